@@ -1,0 +1,141 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! High-resolution timers that can be cancelled without waiting.
+//!
+//! [`kernel::time::hrtimer`] ties a timer to a handle whose drop waits for the callback. A timer
+//! that is started and stopped under a lock which its callback takes needs less than that: to
+//! try, and to be told what became of it.
+//!
+//! ```text
+//!            start                 expires
+//!   Idle -----------> Queued ----------------> Running
+//!    ^   <-----------   |  ^                      |  |
+//!    |   try_cancel     |  |  start (also while   |  |
+//!    |                  |  +---  it is running) --+  |
+//!    +---------------------- callback returns -------+
+//! ```
+//!
+//! C header: [`include/linux/hrtimer.h`](srctree/include/linux/hrtimer.h)
+
+use kernel::{
+    bindings,
+    prelude::*,
+    types::Opaque, //
+};
+
+/// The C callback of a timer.
+pub(crate) type Callback =
+    unsafe extern "C" fn(*mut bindings::hrtimer) -> bindings::hrtimer_restart;
+
+/// Clock and context of every [`HrTimer`]: absolute times, on the CPU that starts it, in softirq.
+const MODE: bindings::hrtimer_mode = bindings::hrtimer_mode_HRTIMER_MODE_ABS_PINNED_SOFT;
+
+/// What [`HrTimer::try_cancel`] found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Cancel {
+    /// The timer was queued, and is no more: its callback will not run.
+    Cancelled,
+    /// The timer was not queued.
+    Idle,
+    /// The callback is running on another CPU (or calls this).
+    Running,
+}
+
+/// A one-shot timer on `CLOCK_MONOTONIC`, whose callback runs in softirq.
+///
+/// # Invariants
+///
+/// `inner` has been set up by `hrtimer_setup()`.
+#[pin_data]
+#[repr(transparent)]
+pub(crate) struct HrTimer {
+    #[pin]
+    inner: Opaque<bindings::hrtimer>,
+}
+
+// SAFETY: An hrtimer may be used from any CPU.
+unsafe impl Send for HrTimer {}
+// SAFETY: Its operations take the lock of its base.
+unsafe impl Sync for HrTimer {}
+
+impl HrTimer {
+    /// Returns an initializer of an idle timer.
+    ///
+    /// # Safety
+    ///
+    /// `callback` must be sound to call with a pointer to the timer whenever one has been started.
+    pub(crate) unsafe fn new(callback: Callback) -> impl PinInit<Self> {
+        pin_init!(Self {
+            // INVARIANT: Set up right here.
+            inner <- Opaque::ffi_init(move |slot: *mut bindings::hrtimer| {
+                // SAFETY: `slot` is valid for writes, and `hrtimer_setup()` writes all of it.
+                unsafe {
+                    bindings::hrtimer_setup(
+                        slot,
+                        Some(callback),
+                        bindings::CLOCK_MONOTONIC as bindings::clockid_t,
+                        MODE,
+                    )
+                }
+            }),
+        })
+    }
+
+    /// Returns whether the timer is queued, which another CPU may change at any time.
+    #[inline]
+    pub(crate) fn is_queued(&self) -> bool {
+        // SAFETY: By the type's invariant. It is one lockless read.
+        unsafe { bindings::hrtimer_is_queued(self.inner.get()) }
+    }
+
+    /// Starts the timer, or moves it if it is queued.
+    ///
+    /// `expires` is in nanoseconds of `CLOCK_MONOTONIC`; what lies in the past expires at once.
+    /// Callable in any context but NMI.
+    ///
+    /// # Safety
+    ///
+    /// The timer must stay where it is until it has expired, its callback has returned, or it has
+    /// been cancelled.
+    #[inline]
+    pub(crate) unsafe fn start(&self, expires: u64) {
+        let expires = i64::try_from(expires).unwrap_or(i64::MAX);
+        // SAFETY: By the type's invariant and the caller's promise.
+        unsafe { bindings::hrtimer_start_range_ns(self.inner.get(), expires, 0, MODE) }
+    }
+
+    /// Cancels the timer unless its callback is running. Never waits.
+    #[inline]
+    pub(crate) fn try_cancel(&self) -> Cancel {
+        // SAFETY: By the type's invariant.
+        match unsafe { bindings::hrtimer_try_to_cancel(self.inner.get()) } {
+            0 => Cancel::Idle,
+            1.. => Cancel::Cancelled,
+            _ => Cancel::Running,
+        }
+    }
+
+    /// Cancels the timer and waits for its callback. Returns whether it was queued.
+    ///
+    /// Must not be called from the callback, nor with a lock that the callback waits for.
+    #[inline]
+    pub(crate) fn cancel(&self) -> bool {
+        // SAFETY: By the type's invariant.
+        unsafe { bindings::hrtimer_cancel(self.inner.get()) != 0 }
+    }
+}
+
+/// Returns the time of `CLOCK_MONOTONIC` in nanoseconds.
+#[inline]
+pub(crate) fn now() -> u64 {
+    // SAFETY: Callable in any context but NMI.
+    let now = unsafe { bindings::ktime_get() };
+    // The monotonic clock starts at zero.
+    u64::try_from(now).unwrap_or(0)
+}
+
+/// Returns the resolution of timers in nanoseconds: 1, or a tick where the clock has no better.
+pub(crate) fn resolution() -> u32 {
+    // SAFETY: Written during boot, before any module is loaded.
+    unsafe { bindings::hrtimer_resolution }
+}

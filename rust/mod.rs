@@ -1,0 +1,12 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What the `kernel` crate lacks for TCP's timers, as safe abstractions.
+//!
+//! Everything here is written as if for `rust/kernel/`, and is the only code of the module that
+//! touches `kernel::bindings`.
+
+pub(crate) mod hrtimer;
+pub(crate) mod pernet;
+pub(crate) mod sock;
+pub(crate) mod sock_timer;
+pub(crate) mod tcp_hires;

@@ -1,0 +1,173 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Data of a network namespace, with a file under its `/proc/net`.
+//!
+//! C headers: [`include/net/net_namespace.h`](srctree/include/net/net_namespace.h),
+//! [`include/linux/proc_fs.h`](srctree/include/linux/proc_fs.h)
+
+use super::sock::LockedSock;
+use core::{
+    cell::UnsafeCell,
+    marker::PhantomData,
+    ptr::{
+        addr_of_mut,
+        null_mut, //
+    },
+};
+use kernel::{
+    bindings,
+    error::to_result,
+    prelude::*,
+    seq_file::SeqFile,
+    sync::{
+        rcu,
+        Arc,
+        ArcBorrow, //
+    },
+    types::Opaque, //
+};
+
+/// What each network namespace has one of.
+pub(crate) trait NetData: Send + Sync + Sized + 'static {
+    /// The name of its file under `/proc/net`, which everybody may read.
+    const FILE: &'static CStr;
+
+    /// The one static that keeps them.
+    fn pernet() -> &'static PerNet<Self>;
+
+    /// Makes that of a new namespace. May sleep.
+    fn new() -> Result<Arc<Self>>;
+
+    /// Writes the contents of the file. May sleep.
+    fn show(&self, m: &SeqFile);
+}
+
+/// What a namespace has for us: `live` for those who look it up, `owned` until the end.
+#[repr(C)]
+struct Slot<T> {
+    live: *const T,
+    owned: *const T,
+}
+
+/// The data of all namespaces.
+pub(crate) struct PerNet<T> {
+    ops: Opaque<bindings::pernet_operations>,
+    id: UnsafeCell<c_uint>,
+    _data: PhantomData<T>,
+}
+
+// SAFETY: `ops` and `id` are written by `register()` and by C, before anybody else reads them.
+unsafe impl<T: NetData> Sync for PerNet<T> {}
+
+impl<T: NetData> PerNet<T> {
+    /// Makes one that nothing is registered with yet.
+    pub(crate) const fn new() -> Self {
+        Self {
+            ops: Opaque::uninit(),
+            id: UnsafeCell::new(0),
+            _data: PhantomData,
+        }
+    }
+
+    /// Makes the data of all namespaces, those that exist and those to come. Sleeps.
+    ///
+    /// # Safety
+    ///
+    /// Must be called once only, and [`Self::get`] only while the registration lives.
+    pub(crate) unsafe fn register(&'static self) -> Result<Registration<T>> {
+        let ops = bindings::pernet_operations {
+            init: Some(Self::init),
+            pre_exit: Some(Self::pre_exit),
+            exit: Some(Self::exit),
+            id: self.id.get(),
+            size: core::mem::size_of::<Slot<T>>(),
+            ..Default::default()
+        };
+        // SAFETY: Nobody uses it yet, and `'static` keeps it in place. The functions stay until
+        // the registration is dropped.
+        to_result(unsafe {
+            self.ops.get().write(ops);
+            bindings::register_pernet_subsys(self.ops.get())
+        })?;
+        Ok(Registration(self))
+    }
+
+    /// Looks up the data of the socket's namespace; none if that is about to go.
+    pub(crate) fn get(&self, sk: &LockedSock) -> Option<Arc<T>> {
+        let _guard = rcu::read_lock();
+        // SAFETY: The namespace is that of a socket; see `register()`. What is in `live` is
+        // alive until a grace period after its removal.
+        unsafe {
+            let live = addr_of_mut!((*self.slot(sk.net().as_ptr())).live).read_volatile();
+            (!live.is_null()).then(|| ArcBorrow::from_raw(live).into())
+        }
+    }
+
+    /// # Safety
+    ///
+    /// `net` must be valid, and the data registered.
+    unsafe fn slot(&self, net: *mut bindings::net) -> *mut Slot<T> {
+        // SAFETY: By the caller's promise. C has set the id and allocated `Slot<T>`, zeroed.
+        unsafe { bindings::net_generic(net, *self.id.get()).cast() }
+    }
+
+    unsafe extern "C" fn init(net: *mut bindings::net) -> c_int {
+        kernel::error::from_result(|| {
+            let data = Arc::into_raw(T::new()?);
+            // SAFETY: C calls this with a new namespace that nobody else knows yet.
+            unsafe {
+                let slot = T::pernet().slot(net);
+                (*slot).owned = data;
+                let file = bindings::proc_create_net_single(
+                    T::FILE.as_char_ptr(),
+                    0o444,
+                    (*net).proc_net,
+                    Some(Self::show),
+                    null_mut(),
+                );
+                if file.is_null() {
+                    (*slot).owned = core::ptr::null();
+                    drop(Arc::from_raw(data));
+                    return Err(ENOMEM);
+                }
+                addr_of_mut!((*slot).live).write_volatile(data);
+            }
+            Ok(0)
+        })
+    }
+
+    unsafe extern "C" fn pre_exit(net: *mut bindings::net) {
+        // SAFETY: C calls this with a namespace that `init()` has seen. A grace period follows.
+        unsafe {
+            addr_of_mut!((*T::pernet().slot(net)).live).write_volatile(core::ptr::null());
+        }
+    }
+
+    unsafe extern "C" fn exit(net: *mut bindings::net) {
+        // SAFETY: C calls this after `pre_exit()` and a grace period. Removing the file waits
+        // for its readers.
+        unsafe {
+            bindings::remove_proc_entry(T::FILE.as_char_ptr(), (*net).proc_net);
+            drop(Arc::from_raw((*T::pernet().slot(net)).owned));
+        }
+    }
+
+    unsafe extern "C" fn show(m: *mut bindings::seq_file, _v: *mut c_void) -> c_int {
+        // SAFETY: C calls this for a file of `init()`, which is gone before `owned` is.
+        unsafe {
+            let net = bindings::seq_file_single_net(m);
+            (*(*T::pernet().slot(net)).owned).show(SeqFile::from_raw(m));
+        }
+        0
+    }
+}
+
+/// Keeps the data of all namespaces; they go with it.
+pub(crate) struct Registration<T: NetData>(&'static PerNet<T>);
+
+impl<T: NetData> Drop for Registration<T> {
+    fn drop(&mut self) {
+        // SAFETY: `PerNet::register()` has registered it.
+        unsafe { bindings::unregister_pernet_subsys(self.0.ops.get()) }
+    }
+}

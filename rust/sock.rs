@@ -1,0 +1,222 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! TCP sockets.
+//!
+//! C headers: [`include/net/sock.h`](srctree/include/net/sock.h),
+//! [`include/linux/tcp.h`](srctree/include/linux/tcp.h)
+
+use core::ptr::{
+    addr_of,
+    addr_of_mut,
+    NonNull, //
+};
+use kernel::{
+    bindings,
+    types::Opaque, //
+};
+
+/// A TCP socket that the current context has locked.
+///
+/// # Invariants
+///
+/// The pointee is a full TCP socket (`struct tcp_sock`) that the current context owns: by
+/// `lock_sock()`, or by `bh_lock_sock()` while no user owns it.
+#[repr(transparent)]
+pub(crate) struct LockedSock(Opaque<bindings::sock>);
+
+impl LockedSock {
+    /// Creates a reference from a pointer that C passes.
+    ///
+    /// # Safety
+    ///
+    /// `sk` must point to a full TCP socket which the current context owns during `'a`, and for
+    /// which no other [`LockedSock`] exists meanwhile.
+    #[inline]
+    pub(crate) unsafe fn from_raw<'a>(sk: *mut bindings::sock) -> &'a mut Self {
+        // SAFETY: By the caller's promise; the layouts are the same.
+        // INVARIANT: So says the caller.
+        unsafe { &mut *sk.cast() }
+    }
+
+    /// Returns the C socket.
+    #[inline]
+    pub(super) fn as_ptr(&self) -> *mut bindings::sock {
+        self.0.get()
+    }
+
+    /// Returns the C socket with the fields that only TCP has.
+    #[inline]
+    fn tcp(&self) -> *mut bindings::tcp_sock {
+        // CAST: `struct tcp_sock` begins with `struct sock` (by way of `inet_connection_sock`).
+        self.as_ptr().cast()
+    }
+
+    /// Returns the C socket with the fields that connections have.
+    #[inline]
+    pub(super) fn icsk(&self) -> *mut bindings::inet_connection_sock {
+        self.as_ptr().cast()
+    }
+
+    /// Returns the network namespace of the socket.
+    #[inline]
+    pub(super) fn net(&self) -> NonNull<bindings::net> {
+        // SAFETY: By the type's invariant. A socket has a namespace, so it is never null.
+        unsafe { NonNull::new_unchecked(bindings::sock_net(self.as_ptr())) }
+    }
+
+    /// Returns whether the socket is closed: no event can be pending.
+    #[inline]
+    pub(crate) fn is_closed(&self) -> bool {
+        // SAFETY: By the type's invariant. The lock excludes whoever writes the state.
+        let state = unsafe { (*self.as_ptr()).__sk_common.skc_state };
+        u32::from(state) == bindings::TCP_CLOSE
+    }
+
+    /// Returns whether an event of the retransmit timer is pending.
+    #[inline]
+    pub(crate) fn is_event_pending(&self) -> bool {
+        // SAFETY: By the type's invariant.
+        unsafe { (*self.icsk()).icsk_pending != 0 }
+    }
+
+    /// Returns the smoothed round-trip time in 1/8 us, 0 before the first sample.
+    #[inline]
+    pub(crate) fn srtt_us8(&self) -> u32 {
+        // SAFETY: By the type's invariant.
+        unsafe { (*self.tcp()).srtt_us }
+    }
+
+    /// Returns the variance term of the timeout in us: four mean deviations, no less than the
+    /// minimal timeout when it was last updated (`tcp_rtt_estimator()`).
+    #[inline]
+    pub(crate) fn rttvar_us(&self) -> u32 {
+        // SAFETY: By the type's invariant.
+        unsafe { (*self.tcp()).rttvar_us }
+    }
+
+    /// Returns four mean deviations of the round-trip time in us, without a floor.
+    #[inline]
+    pub(crate) fn mdev_us(&self) -> u32 {
+        // SAFETY: By the type's invariant.
+        unsafe { (*self.tcp()).mdev_us }
+    }
+
+    /// Sets the variance term in us, and begins its next period there.
+    pub(crate) fn set_rttvar_us(&mut self, rttvar: u32) {
+        let tp = self.tcp();
+        // SAFETY: By the type's invariant; we hold the only reference.
+        unsafe {
+            (*tp).rttvar_us = rttvar;
+            (*tp).mdev_max_us = rttvar;
+        }
+    }
+
+    /// Returns the number of times that the timeout has been doubled.
+    #[inline]
+    pub(crate) fn backoff(&self) -> u8 {
+        // SAFETY: By the type's invariant.
+        unsafe { (*self.icsk()).icsk_backoff }
+    }
+
+    /// Returns the kernel's own timeout, backed off, in ticks.
+    #[inline]
+    pub(crate) fn rto_ticks(&self) -> u32 {
+        // SAFETY: By the type's invariant.
+        unsafe { (*self.icsk()).icsk_rto }
+    }
+
+    /// Sets the kernel's own timeout in ticks.
+    pub(crate) fn set_rto_ticks(&mut self, ticks: u32) {
+        // SAFETY: By the type's invariant; we hold the only reference.
+        unsafe { (*self.icsk()).icsk_rto = ticks }
+    }
+
+    /// Returns the longest timeout in ticks.
+    #[inline]
+    pub(crate) fn rto_max_ticks(&self) -> u32 {
+        // SAFETY: By the type's invariant. `setsockopt()` may write it without the lock.
+        unsafe { addr_of!((*self.icsk()).icsk_rto_max).read_volatile() }
+    }
+
+    /// Returns the minimal timeout in us that holds now: route, socket option, or sysctl.
+    #[inline]
+    pub(crate) fn rto_min_us(&self) -> u32 {
+        // SAFETY: By the type's invariant.
+        unsafe { bindings::tcp_rto_min_us(self.as_ptr()) }
+    }
+
+    /// Returns the minimal timeout in us that the kernel itself uses for this socket.
+    pub(crate) fn kernel_rto_min_us(&self) -> u32 {
+        // SAFETY: By the type's invariant. `setsockopt()` may write it without the lock.
+        ticks_to_us(unsafe { addr_of!((*self.icsk()).icsk_rto_min).read_volatile() })
+    }
+
+    /// Hands the pending event to the timer wheel, at the expiry that it had here.
+    pub(crate) fn start_wheel(&mut self) {
+        let sk = self.as_ptr();
+        // SAFETY: By the type's invariant. In a TCP socket this is the active union member, and
+        // an idle timer's expiry may be read.
+        unsafe {
+            let timer = addr_of_mut!((*sk).__bindgen_anon_3.tcp_retransmit_timer);
+            bindings::sk_reset_timer(sk, timer, (*timer).expires);
+        }
+    }
+}
+
+/// A reference on a socket, not locked.
+///
+/// # Invariants
+///
+/// Owns one reference on the socket.
+pub(crate) struct SockRef(NonNull<bindings::sock>);
+
+// SAFETY: References on sockets may be dropped anywhere but in hard interrupts.
+unsafe impl Send for SockRef {}
+
+impl SockRef {
+    /// Takes a reference unless the socket is being freed.
+    ///
+    /// # Safety
+    ///
+    /// `sk` must point to the memory of a TCP socket.
+    pub(super) unsafe fn try_new(sk: NonNull<bindings::sock>) -> Option<Self> {
+        // SAFETY: By the caller's promise.
+        // INVARIANT: It returns whether it has taken a reference.
+        unsafe { bindings::sock_hold_not_zero(sk.as_ptr()) }.then_some(Self(sk))
+    }
+
+    /// Runs `f` with the socket locked. Sleeps.
+    pub(crate) fn with_lock<R>(&self, f: impl FnOnce(&mut LockedSock) -> R) -> R {
+        // SAFETY: By the type's invariant.
+        unsafe { bindings::lock_sock(self.0.as_ptr()) };
+        // SAFETY: We have just locked it, and the reference ends before `release_sock()`.
+        let ret = f(unsafe { LockedSock::from_raw(self.0.as_ptr()) });
+        // SAFETY: Locked above.
+        unsafe { bindings::release_sock(self.0.as_ptr()) };
+        ret
+    }
+}
+
+impl Drop for SockRef {
+    fn drop(&mut self) {
+        // SAFETY: By the type's invariant.
+        unsafe { bindings::sock_put(self.0.as_ptr()) }
+    }
+}
+
+/// Converts ticks to us, `u32::MAX` for what does not fit.
+#[inline]
+pub(crate) fn ticks_to_us(ticks: u32) -> u32 {
+    // As `jiffies_to_usecs()` does, which is inline.
+    let us = u64::from(ticks) * u64::from(bindings::HZ_TO_USEC_NUM)
+        / u64::from(bindings::HZ_TO_USEC_DEN);
+    u32::try_from(us).unwrap_or(u32::MAX)
+}
+
+/// Converts us to ticks, rounded up.
+#[inline]
+pub(crate) fn us_to_ticks(us: u32) -> u32 {
+    // SAFETY: A pure function.
+    let ticks = unsafe { bindings::__usecs_to_jiffies(us) };
+    u32::try_from(ticks).unwrap_or(u32::MAX)
+}

@@ -1,0 +1,183 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Serving TCP's retransmit timers.
+//!
+//! C header: [`include/net/tcp_hires.h`](srctree/include/net/tcp_hires.h)
+
+use super::{
+    sock::LockedSock,
+    sock_timer::SockTimer, //
+};
+use core::{
+    marker::PhantomData,
+    ptr::addr_of_mut, //
+};
+use kernel::{
+    bindings,
+    error::to_result,
+    prelude::*,
+    sync::{
+        Arc,
+        ArcBorrow, //
+    },
+};
+
+/// The timer of a socket in the hands of a [`Backend`].
+pub(crate) type TimerOf<B> = SockTimer<<B as Backend>::Data>;
+
+/// What a module knows of a socket's deadline (`enum tcp_hires_state`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub(crate) enum State {
+    /// Nothing: the timer wheel serves the pending event.
+    None = bindings::tcp_hires_state_TCP_HIRES_NONE,
+    /// The deadline lies ahead, and the timer is armed for it.
+    Early = bindings::tcp_hires_state_TCP_HIRES_EARLY,
+    /// The deadline has passed.
+    Due = bindings::tcp_hires_state_TCP_HIRES_DUE,
+}
+
+/// Operations that serve the retransmit timers (`struct tcp_hires_ops`).
+///
+/// `timer` is what [`attach`] gave to the socket. None of them may sleep; all but a
+/// [`Backend::stop`] with `sync` have the socket locked.
+pub(crate) trait Backend: 'static {
+    /// What is kept beside a socket's timer.
+    type Data: Send + Sync + 'static;
+
+    /// Runs the timer `delay` ns from now. Returns false where the wheel shall do it.
+    fn start(sk: &mut LockedSock, timer: Option<ArcBorrow<'_, TimerOf<Self>>>, delay: u64) -> bool;
+
+    /// Compares the deadline with the clock, and arms the timer for what is left.
+    fn check(sk: &mut LockedSock, timer: ArcBorrow<'_, TimerOf<Self>>) -> State;
+
+    /// Forgets the deadline; with `sync`, waits for the callback.
+    fn stop(timer: ArcBorrow<'_, TimerOf<Self>>, sync: bool);
+
+    /// The socket is closed for good. `timer` is not armed, or about to find the socket closed.
+    fn release(timer: &Arc<TimerOf<Self>>);
+
+    /// Returns the retransmission timeout in us, backed off.
+    fn rto(sk: &mut LockedSock, timer: Option<ArcBorrow<'_, TimerOf<Self>>>) -> u32;
+}
+
+/// Gives `timer` to the socket, which has none.
+pub(crate) fn attach<B: Backend>(sk: &mut LockedSock, timer: Arc<TimerOf<B>>) {
+    // SAFETY: `LockedSock` is a socket of ours; the field is written under its lock, and read
+    // by `timer()`, which knows what is in there.
+    unsafe { slot(sk.as_ptr()).write_volatile(Arc::into_raw(timer).cast_mut().cast()) }
+}
+
+/// Takes the timer from the socket, if it is `timer`.
+pub(crate) fn detach<B: Backend>(sk: &mut LockedSock, timer: &TimerOf<B>) -> bool {
+    // SAFETY: As in `attach()`, which is where the pointer comes from if it is that of `timer`.
+    unsafe {
+        let attached: *const TimerOf<B> = slot(sk.as_ptr()).read().cast_const().cast();
+        if !core::ptr::eq(attached, timer) {
+            return false;
+        }
+        slot(sk.as_ptr()).write_volatile(core::ptr::null_mut());
+        SockTimer::drop_rcu(Arc::from_raw(attached));
+    }
+    true
+}
+
+/// Where the socket keeps its timer.
+///
+/// # Safety
+///
+/// `sk` must point to a full TCP socket.
+unsafe fn slot(sk: *mut bindings::sock) -> *mut *mut c_void {
+    // SAFETY: By the caller's promise. CAST: See `LockedSock::icsk()`.
+    unsafe { addr_of_mut!((*sk.cast::<bindings::inet_connection_sock>()).icsk_hires) }
+}
+
+/// Returns the socket's timer.
+///
+/// # Safety
+///
+/// `sk` must point to a full TCP socket, and an RCU read-side critical section last for `'a`.
+unsafe fn timer<'a, B: Backend>(sk: *mut bindings::sock) -> Option<ArcBorrow<'a, TimerOf<B>>> {
+    // SAFETY: By the caller's promise.
+    let timer: *const TimerOf<B> = unsafe { slot(sk).read_volatile() }.cast_const().cast();
+    // SAFETY: It is null or comes from `attach()`, and is dropped only after a grace period.
+    (!timer.is_null()).then(|| unsafe { ArcBorrow::from_raw(timer) })
+}
+
+/// The C functions of a backend. C calls them within RCU read-side critical sections, with a
+/// full TCP socket that is locked where [`Backend`] says so.
+struct Table<B>(PhantomData<B>);
+
+impl<B: Backend> Table<B> {
+    unsafe extern "C" fn start(sk: *mut bindings::sock, _what: c_int, delay_ns: u64) -> bool {
+        // SAFETY: See `Table`.
+        unsafe { B::start(LockedSock::from_raw(sk), timer::<B>(sk), delay_ns) }
+    }
+
+    unsafe extern "C" fn check(sk: *mut bindings::sock) -> bindings::tcp_hires_state {
+        // SAFETY: See `Table`.
+        let state = match unsafe { timer::<B>(sk) } {
+            // SAFETY: See `Table`.
+            Some(timer) => B::check(unsafe { LockedSock::from_raw(sk) }, timer),
+            None => State::None,
+        };
+        state as bindings::tcp_hires_state
+    }
+
+    unsafe extern "C" fn stop(sk: *mut bindings::sock, sync: bool) {
+        // SAFETY: See `Table`.
+        if let Some(timer) = unsafe { timer::<B>(sk) } {
+            B::stop(timer, sync);
+        }
+    }
+
+    unsafe extern "C" fn release(sk: *mut bindings::sock) {
+        // SAFETY: See `Table`.
+        if let Some(timer) = unsafe { timer::<B>(sk) } {
+            B::release(&timer.into());
+            // SAFETY: See `Table`.
+            detach::<B>(unsafe { LockedSock::from_raw(sk) }, &timer);
+        }
+    }
+
+    unsafe extern "C" fn rto(sk: *mut bindings::sock) -> u32 {
+        // SAFETY: See `Table`.
+        unsafe { B::rto(LockedSock::from_raw(sk), timer::<B>(sk)) }
+    }
+}
+
+/// Proof that a [`Backend`] serves the timers of all TCP sockets. Ends that when dropped.
+///
+/// Before that, the owner must have detached all its timers, and take no new ones.
+pub(crate) struct Registration(());
+
+impl Registration {
+    /// Makes `B` serve all sockets. Sleeps.
+    ///
+    /// `rto_min_floor` is the lowest minimal timeout, in us, that anybody may set from now on.
+    ///
+    /// # Errors
+    ///
+    /// `EBUSY` if another module does so already.
+    pub(crate) fn new<B: Backend>(rto_min_floor: c_int) -> Result<Self> {
+        let ops = bindings::tcp_hires_ops {
+            start: Some(Table::<B>::start),
+            check: Some(Table::<B>::check),
+            stop: Some(Table::<B>::stop),
+            release: Some(Table::<B>::release),
+            rto: Some(Table::<B>::rto),
+            rto_min_floor,
+        };
+        // SAFETY: C copies what it needs of `ops`. The functions are as it expects them, and
+        // stay until `drop()`, which waits for those that run.
+        to_result(unsafe { bindings::tcp_hires_register(&ops) })?;
+        Ok(Self(()))
+    }
+}
+
+impl Drop for Registration {
+    fn drop(&mut self) {
+        // SAFETY: `new()` has registered.
+        unsafe { bindings::tcp_hires_unregister() }
+    }
+}

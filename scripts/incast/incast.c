@@ -1,0 +1,576 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * incast: synchronised fan-in reads, the traffic that makes TCP collapse.
+ *
+ * A client reads one block that is striped over many servers: it asks every
+ * server for its share, waits until the last byte of the last share is there,
+ * and only then asks for the next block (the "fixed block" workload of
+ * Vasudevan et al., SIGCOMM 2009). One lost tail holds up the whole block.
+ *
+ * Both sides are event driven and sleep whenever there is nothing to do, so
+ * the program can run on a virtual clock that stands still while anything
+ * spins. One server process serves any number of addresses.
+ *
+ * On the wire: a request is a 64-bit big-endian byte count; the answer is that
+ * many bytes of a pattern which runs on from request to request, so a lost,
+ * doubled or misplaced byte shows at once.
+ */
+#define _GNU_SOURCE
+#include <arpa/inet.h>
+#include <endian.h>
+#include <errno.h>
+#include <error.h>
+#include <getopt.h>
+#include <net/if.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <signal.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <time.h>
+#include <unistd.h>
+
+#define CHUNK		(256 * 1024)
+#define PERIOD		4093	/* prime, so that no power of two maps the pattern onto itself */
+#define NSEC_PER_SEC	1000000000LL
+#define DEFAULT_PORT	5000
+#define MAX_SERVERS	60000
+
+static unsigned char pattern[PERIOD + CHUNK];
+static unsigned char chunk[CHUNK];
+
+struct options {
+	struct in_addr	first;		/* address of the first server; the others follow it */
+	uint16_t	port;
+	unsigned int	servers;
+	const char	*device;	/* server i listens on the device named <device><i> */
+	bool		background;
+	uint64_t	block;
+	unsigned int	warmup;
+	unsigned int	rounds;
+	unsigned int	min_rounds;
+	double		budget;		/* seconds for the measured rounds, 0: no limit */
+	unsigned int	timeout;	/* seconds without a byte */
+	const char	*csv;
+};
+
+/* One TCP connection, on either side. */
+struct conn {
+	int		fd;
+	bool		listener;
+	uint64_t	pos;		/* offset in the stream of answers */
+	uint64_t	left;		/* bytes still owed of the current answer */
+	unsigned char	req[8];
+	unsigned int	req_len;
+};
+
+static void fill_pattern(void)
+{
+	uint32_t x = 1;
+	size_t i;
+
+	for (i = 0; i < PERIOD; i++) {
+		x = x * 1664525 + 1013904223;
+		pattern[i] = x >> 24;
+	}
+	for (; i < sizeof(pattern); i++)
+		pattern[i] = pattern[i - PERIOD];
+}
+
+static int64_t now_ns(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return ts.tv_sec * NSEC_PER_SEC + ts.tv_nsec;
+}
+
+static struct sockaddr_in server_addr(const struct options *o, unsigned int i)
+{
+	struct sockaddr_in sin = {
+		.sin_family = AF_INET,
+		.sin_port = htons(o->port),
+		.sin_addr.s_addr = htonl(ntohl(o->first.s_addr) + i),
+	};
+
+	return sin;
+}
+
+static const char *server_name(const struct options *o, unsigned int i)
+{
+	static char name[INET_ADDRSTRLEN + 8];
+	struct sockaddr_in sin = server_addr(o, i);
+	char ip[INET_ADDRSTRLEN];
+
+	snprintf(name, sizeof(name), "%s:%u",
+		 inet_ntop(AF_INET, &sin.sin_addr, ip, sizeof(ip)), o->port);
+	return name;
+}
+
+static void set_int(int fd, int level, int name, int value)
+{
+	if (setsockopt(fd, level, name, &value, sizeof(value)))
+		error(1, errno, "setsockopt %d/%d", level, name);
+}
+
+static void *xcalloc(size_t n, size_t size)
+{
+	void *p = calloc(n, size);
+
+	if (!p)
+		error(1, ENOMEM, "%zu objects of %zu bytes", n, size);
+	return p;
+}
+
+/* Room for @n descriptors and the few the program has besides. */
+static void raise_fd_limit(rlim_t n)
+{
+	struct rlimit r;
+
+	n += 32;
+	if (getrlimit(RLIMIT_NOFILE, &r))
+		error(1, errno, "getrlimit");
+	if (r.rlim_cur >= n)
+		return;
+	r.rlim_cur = n;
+	if (r.rlim_max < n)
+		r.rlim_max = n;
+	if (setrlimit(RLIMIT_NOFILE, &r))
+		error(1, errno, "cannot open %llu files", (unsigned long long)n);
+}
+
+static void epoll_add(int ep, struct conn *c, uint32_t events)
+{
+	struct epoll_event ev = { .events = events, .data.ptr = c };
+
+	if (epoll_ctl(ep, EPOLL_CTL_ADD, c->fd, &ev))
+		error(1, errno, "epoll_ctl");
+}
+
+/* Server */
+
+static void server_listen(const struct options *o, unsigned int i, struct conn *c)
+{
+	struct sockaddr_in sin = server_addr(o, i);
+	char dev[IFNAMSIZ];
+
+	c->listener = true;
+	c->fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+	if (c->fd < 0)
+		error(1, errno, "socket");
+	set_int(c->fd, SOL_SOCKET, SO_REUSEADDR, 1);
+	if (o->device) {
+		int n = snprintf(dev, sizeof(dev), "%s%u", o->device, i + 1);
+
+		if (n >= (int)sizeof(dev))
+			error(1, 0, "device name %s%u is too long", o->device, i + 1);
+		if (setsockopt(c->fd, SOL_SOCKET, SO_BINDTODEVICE, dev, n))
+			error(1, errno, "cannot bind to device %s", dev);
+	}
+	if (bind(c->fd, (struct sockaddr *)&sin, sizeof(sin)))
+		error(1, errno, "cannot bind to %s", server_name(o, i));
+	if (listen(c->fd, 16))
+		error(1, errno, "cannot listen on %s", server_name(o, i));
+}
+
+static void server_accept(int ep, struct conn *l)
+{
+	struct conn *c;
+	int fd;
+
+	for (;;) {
+		fd = accept4(l->fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+		if (fd < 0) {
+			if (errno == EAGAIN || errno == ECONNABORTED)
+				return;
+			error(1, errno, "accept");
+		}
+		set_int(fd, IPPROTO_TCP, TCP_NODELAY, 1);
+		c = xcalloc(1, sizeof(*c));
+		c->fd = fd;
+		epoll_add(ep, c, EPOLLIN | EPOLLOUT | EPOLLET);
+	}
+}
+
+/* Read requests until there are none. False when the client is gone. */
+static bool server_read(struct conn *c)
+{
+	uint64_t be;
+	ssize_t n;
+
+	for (;;) {
+		n = read(c->fd, c->req + c->req_len, sizeof(c->req) - c->req_len);
+		if (n < 0)
+			return errno == EAGAIN;
+		if (n == 0)
+			return false;
+		c->req_len += n;
+		if (c->req_len == sizeof(c->req)) {
+			memcpy(&be, c->req, sizeof(be));
+			c->left += be64toh(be);
+			c->req_len = 0;
+		}
+	}
+}
+
+/* Send what is owed until the socket is full. False when the client is gone. */
+static bool server_write(struct conn *c)
+{
+	ssize_t n;
+
+	while (c->left) {
+		n = send(c->fd, pattern + c->pos % PERIOD,
+			 c->left < CHUNK ? c->left : CHUNK, MSG_NOSIGNAL);
+		if (n < 0)
+			return errno == EAGAIN;
+		c->pos += n;
+		c->left -= n;
+	}
+	return true;
+}
+
+static int run_server(const struct options *o)
+{
+	struct epoll_event ev[64];
+	struct conn *listeners, *c;
+	unsigned int i;
+	int ep, n;
+
+	raise_fd_limit(2 * (rlim_t)o->servers);
+	listeners = xcalloc(o->servers, sizeof(*listeners));
+	for (i = 0; i < o->servers; i++)
+		server_listen(o, i, &listeners[i]);
+
+	/* Every address answers from here on: tell, by letting the caller go. */
+	if (o->background) {
+		pid_t pid = fork();
+
+		if (pid < 0)
+			error(1, errno, "fork");
+		if (pid) {
+			printf("%d\n", pid);
+			return 0;
+		}
+		/* Whoever reads our output must see its end. */
+		if (!freopen("/dev/null", "w", stdout))
+			error(1, errno, "/dev/null");
+	}
+
+	ep = epoll_create1(EPOLL_CLOEXEC);
+	if (ep < 0)
+		error(1, errno, "epoll_create");
+	for (i = 0; i < o->servers; i++)
+		epoll_add(ep, &listeners[i], EPOLLIN);
+
+	for (;;) {
+		n = epoll_wait(ep, ev, 64, -1);
+		if (n < 0 && errno != EINTR)
+			error(1, errno, "epoll_wait");
+		while (n-- > 0) {
+			c = ev[n].data.ptr;
+			if (c->listener) {
+				server_accept(ep, c);
+			} else if (!server_read(c) || !server_write(c)) {
+				close(c->fd);
+				free(c);
+			}
+		}
+	}
+}
+
+/* Client */
+
+static void client_connect(const struct options *o, unsigned int i, struct conn *c)
+{
+	struct timeval tv = { .tv_sec = o->timeout };
+	struct sockaddr_in sin = server_addr(o, i);
+
+	c->fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	if (c->fd < 0)
+		error(1, errno, "socket");
+	set_int(c->fd, IPPROTO_TCP, TCP_NODELAY, 1);
+	if (setsockopt(c->fd, SOL_SOCKET, SO_SNDTIMEO, &tv, sizeof(tv)))
+		error(1, errno, "SO_SNDTIMEO");
+	if (connect(c->fd, (struct sockaddr *)&sin, sizeof(sin)))
+		error(1, errno == EINPROGRESS ? ETIMEDOUT : errno,
+		      "cannot connect to %s", server_name(o, i));
+}
+
+/* Ask @c for its share of the block: what is left after an even split goes to the first. */
+static void client_ask(const struct options *o, unsigned int i, struct conn *c)
+{
+	uint64_t be;
+
+	c->left = o->block / o->servers + (i < o->block % o->servers);
+	be = htobe64(c->left);
+	if (send(c->fd, &be, sizeof(be), MSG_NOSIGNAL) != sizeof(be))
+		error(1, errno, "cannot send a request to %s", server_name(o, i));
+}
+
+/* Read what is there and compare it with what must be there. True once the share is whole. */
+static bool client_read(const struct options *o, unsigned int i, struct conn *c)
+{
+	ssize_t n = recv(c->fd, chunk, sizeof(chunk), MSG_DONTWAIT);
+
+	if (n < 0) {
+		if (errno == EAGAIN)
+			return false;
+		error(1, errno, "cannot read from %s", server_name(o, i));
+	}
+	if (n == 0)
+		error(1, 0, "%s closed the connection with %llu bytes to go",
+		      server_name(o, i), (unsigned long long)c->left);
+	if ((uint64_t)n > c->left)
+		error(1, 0, "%s sent %llu bytes too many", server_name(o, i),
+		      (unsigned long long)(n - c->left));
+	if (memcmp(chunk, pattern + c->pos % PERIOD, n))
+		error(1, 0, "%s sent wrong bytes in %llu..%llu", server_name(o, i),
+		      (unsigned long long)c->pos, (unsigned long long)(c->pos + n - 1));
+	c->pos += n;
+	c->left -= n;
+	return !c->left;
+}
+
+/* Read one block and return how long it took. */
+static int64_t client_round(const struct options *o, int ep, struct conn *conns)
+{
+	unsigned int i, waiting = 0;
+	int64_t start = now_ns();
+	struct epoll_event ev[64];
+	int n;
+
+	for (i = 0; i < o->servers; i++) {
+		client_ask(o, i, &conns[i]);
+		waiting += !!conns[i].left;
+	}
+	while (waiting) {
+		n = epoll_wait(ep, ev, 64, o->timeout * 1000);
+		if (n < 0 && errno != EINTR)
+			error(1, errno, "epoll_wait");
+		if (n == 0)
+			error(1, 0, "no progress for %u s: %u of %u servers owe data",
+			      o->timeout, waiting, o->servers);
+		while (n-- > 0) {
+			struct conn *c = ev[n].data.ptr;
+
+			waiting -= client_read(o, c - conns, c);
+		}
+	}
+	return now_ns() - start;
+}
+
+static int cmp_ns(const void *a, const void *b)
+{
+	int64_t x = *(const int64_t *)a, y = *(const int64_t *)b;
+
+	return x < y ? -1 : x > y;
+}
+
+static void write_csv(const char *path, const int64_t *ns, unsigned int n)
+{
+	FILE *f = fopen(path, "w");
+	unsigned int i;
+
+	if (!f)
+		error(1, errno, "%s", path);
+	fprintf(f, "round,block_ms\n");
+	for (i = 0; i < n; i++)
+		fprintf(f, "%u,%.6f\n", i, ns[i] / 1e6);
+	if (fclose(f))
+		error(1, errno, "%s", path);
+}
+
+/* The block time that a fraction @q of @n sorted blocks stays within, in ms. */
+static double quantile_ms(const int64_t *sorted, unsigned int n, double q)
+{
+	unsigned int rank = q * n;
+
+	if (rank < q * n)
+		rank++;
+	return sorted[rank ? rank - 1 : 0] / 1e6;
+}
+
+static int run_client(const struct options *o)
+{
+	unsigned int i, done = 0;
+	struct conn *conns;
+	int64_t *ns, start;
+	double seconds;
+	int ep;
+
+	raise_fd_limit(o->servers);
+	conns = xcalloc(o->servers, sizeof(*conns));
+	ns = xcalloc(o->rounds, sizeof(*ns));
+	ep = epoll_create1(EPOLL_CLOEXEC);
+	if (ep < 0)
+		error(1, errno, "epoll_create");
+	for (i = 0; i < o->servers; i++) {
+		client_connect(o, i, &conns[i]);
+		epoll_add(ep, &conns[i], EPOLLIN);
+	}
+
+	for (i = 0; i < o->warmup; i++)
+		client_round(o, ep, conns);
+
+	start = now_ns();
+	do {
+		ns[done++] = client_round(o, ep, conns);
+		seconds = (now_ns() - start) / 1e9;
+	} while (done < o->rounds &&
+		 (done < o->min_rounds || !o->budget || seconds < o->budget));
+
+	if (o->csv)
+		write_csv(o->csv, ns, done);
+	qsort(ns, done, sizeof(*ns), cmp_ns);
+	printf("senders=%u block_bytes=%llu rounds=%u time_s=%.6f goodput_mbit=%.1f "
+	       "median_block_ms=%.3f p99_block_ms=%.3f worst_block_ms=%.3f\n",
+	       o->servers, (unsigned long long)o->block, done, seconds,
+	       o->block * 8.0 * done / seconds / 1e6, quantile_ms(ns, done, 0.5),
+	       quantile_ms(ns, done, 0.99), ns[done - 1] / 1e6);
+	return 0;
+}
+
+/* Command line */
+
+static void usage(FILE *f)
+{
+	fprintf(f,
+"usage: incast server [OPTION]...\n"
+"       incast client [OPTION]...\n"
+"\n"
+"Measure synchronised fan-in reads: the client asks every server for its share\n"
+"of a block, waits for all of them, and repeats.\n"
+"\n"
+"Both:\n"
+"  -n, --servers N        number of servers (default 1)\n"
+"  -a, --first ADDR       IPv4 address of the first server, the others have the\n"
+"                         addresses after it (default 127.0.0.1)\n"
+"  -p, --port PORT        TCP port (default %u)\n"
+"  -h, --help             show this text\n"
+"\n"
+"Server: answers on all N addresses until it is killed.\n"
+"  -d, --device PREFIX    bind server i to the device PREFIXi (i from 1)\n"
+"  -g, --background       return once all addresses answer, and print the\n"
+"                         process id of the server left behind\n"
+"\n"
+"Client: prints one line of key=value.\n"
+"  -b, --block BYTES      size of a block over all servers (default 1048576)\n"
+"  -w, --warm-up N        blocks before those that count (default 2)\n"
+"  -r, --rounds N         most blocks to measure (default 100)\n"
+"  -m, --min-rounds N     fewest blocks to measure (default 5)\n"
+"  -B, --budget SECONDS   after the fewest, measure no longer than this\n"
+"                         (default 0: all rounds)\n"
+"  -t, --timeout SECONDS  fail after so long without a byte (default 60)\n"
+"  -c, --blocks-csv FILE  write the time of every block to FILE\n", DEFAULT_PORT);
+}
+
+static uint64_t number(const char *what, const char *s, uint64_t min, uint64_t max)
+{
+	unsigned long long v;
+	char *end;
+
+	errno = 0;
+	v = strtoull(s, &end, 10);
+	if (errno || end == s || *end || *s == '-' || v < min || v > max)
+		error(2, 0, "%s: '%s' is not a number from %llu to %llu", what, s,
+		      (unsigned long long)min, (unsigned long long)max);
+	return v;
+}
+
+int main(int argc, char **argv)
+{
+	static const struct option longopts[] = {
+		{ "servers",	required_argument, NULL, 'n' },
+		{ "first",	required_argument, NULL, 'a' },
+		{ "port",	required_argument, NULL, 'p' },
+		{ "device",	required_argument, NULL, 'd' },
+		{ "background",	no_argument,	   NULL, 'g' },
+		{ "block",	required_argument, NULL, 'b' },
+		{ "warm-up",	required_argument, NULL, 'w' },
+		{ "rounds",	required_argument, NULL, 'r' },
+		{ "min-rounds",	required_argument, NULL, 'm' },
+		{ "budget",	required_argument, NULL, 'B' },
+		{ "timeout",	required_argument, NULL, 't' },
+		{ "blocks-csv",	required_argument, NULL, 'c' },
+		{ "help",	no_argument,	   NULL, 'h' },
+		{ }
+	};
+	struct options o = {
+		.first.s_addr = htonl(INADDR_LOOPBACK),
+		.port = DEFAULT_PORT,
+		.servers = 1,
+		.block = 1 << 20,
+		.warmup = 2,
+		.rounds = 100,
+		.min_rounds = 5,
+		.timeout = 60,
+	};
+	const char *mode;
+	char *end;
+	int c;
+
+	while ((c = getopt_long(argc, argv, "n:a:p:d:gb:w:r:m:B:t:c:h", longopts, NULL)) != -1) {
+		switch (c) {
+		case 'n':
+			o.servers = number("--servers", optarg, 1, MAX_SERVERS);
+			break;
+		case 'a':
+			if (inet_pton(AF_INET, optarg, &o.first) != 1)
+				error(2, 0, "--first: '%s' is not an IPv4 address", optarg);
+			break;
+		case 'p':
+			o.port = number("--port", optarg, 1, 65535);
+			break;
+		case 'd':
+			o.device = optarg;
+			break;
+		case 'g':
+			o.background = true;
+			break;
+		case 'b':
+			o.block = number("--block", optarg, 1, 1ULL << 40);
+			break;
+		case 'w':
+			o.warmup = number("--warm-up", optarg, 0, 1000000);
+			break;
+		case 'r':
+			o.rounds = number("--rounds", optarg, 1, 10000000);
+			break;
+		case 'm':
+			o.min_rounds = number("--min-rounds", optarg, 1, 10000000);
+			break;
+		case 'B':
+			o.budget = strtod(optarg, &end);
+			if (end == optarg || *end || !(o.budget >= 0))
+				error(2, 0, "--budget: '%s' is not a time in seconds", optarg);
+			break;
+		case 't':
+			o.timeout = number("--timeout", optarg, 1, 1000000);
+			break;
+		case 'c':
+			o.csv = optarg;
+			break;
+		case 'h':
+			usage(stdout);
+			return 0;
+		default:
+			usage(stderr);
+			return 2;
+		}
+	}
+	mode = argc - optind == 1 ? argv[optind] : "";
+
+	fill_pattern();
+	if (!strcmp(mode, "server"))
+		return run_server(&o);
+	if (!strcmp(mode, "client"))
+		return run_client(&o);
+	usage(stderr);
+	return 2;
+}

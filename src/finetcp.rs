@@ -1,0 +1,82 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! finetcp: TCP's retransmit timers, exact to the microsecond.
+//!
+//! `policy` decides, `timer` and `stats` carry it out, `ext` (in `rust/`) is what they need of
+//! the kernel.
+
+use kernel::prelude::*;
+
+#[path = "../rust/mod.rs"]
+mod ext;
+// Public for the host's tests, which compile it as a crate of its own.
+#[allow(unreachable_pub)]
+mod policy;
+mod stats;
+mod timer;
+
+module! {
+    type: FineTcp,
+    name: "finetcp",
+    authors: ["The finetcp developers"],
+    description: "TCP retransmit timers exact to the microsecond",
+    license: "GPL v2",
+    params: {
+        rto_min_floor: i32 {
+            default: 20,
+            description: "Lowest net.ipv4.tcp_rto_min in us, 1 to 200000 (default 20)",
+        },
+    },
+}
+
+/// The highest `rto_min_floor`: the kernel's default of `tcp_rto_min`, in us.
+const MAX_FLOOR: i32 = 200_000;
+
+/// The module while it is loaded. The order of the fields is that of their drop: first nobody
+/// calls us any more, then go the counters.
+struct FineTcp {
+    _backend: ext::tcp_hires::Registration,
+    _stats: ext::pernet::Registration<stats::Stats>,
+}
+
+impl kernel::Module for FineTcp {
+    fn init(_module: &'static ThisModule) -> Result<Self> {
+        let floor = *module_parameters::rto_min_floor.value_ref();
+        if !(1..=MAX_FLOOR).contains(&floor) {
+            pr_err!(
+                "rto_min_floor={} is not within 1 to {} us\n",
+                floor,
+                MAX_FLOOR
+            );
+            return Err(EINVAL);
+        }
+        // SAFETY: Once, and before the backend, which is what uses it.
+        unsafe { timer::init() };
+        // SAFETY: Once; `_stats` is dropped last.
+        let stats = unsafe { stats::STATS.register()? };
+        let backend = ext::tcp_hires::Registration::new::<timer::HiresTimers>(floor)
+            .inspect_err(|_| pr_err!("another module serves TCP's retransmit timers\n"))?;
+
+        let resolution = ext::hrtimer::resolution();
+        if resolution > 1 {
+            pr_warn!(
+                "the clock has no high resolution: timers expire on ticks of {} us\n",
+                resolution / 1000
+            );
+        } else {
+            pr_info!("TCP retransmit timers at a resolution of 1 ns\n");
+        }
+        Ok(Self {
+            _backend: backend,
+            _stats: stats,
+        })
+    }
+}
+
+impl Drop for FineTcp {
+    fn drop(&mut self) {
+        timer::leave();
+        // The timers' memory is freed by RCU, with code of ours; that of the last ones now.
+        kernel::sync::rcu::rcu_barrier();
+    }
+}

@@ -1,0 +1,75 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The retransmission timeout (RFC 6298), as Linux computes it, without rounding to ticks.
+//!
+//! RFC 6298, 2.3: RTO = SRTT + max(G, 4 * RTTVAR). Linux (`tcp_rtt_estimator()`) keeps the
+//! second term as `rttvar_us`, takes its maximum over a round trip, and has the minimal timeout
+//! as the floor of that term, not of the sum: a path of 30 ms has a timeout of 230 ms.
+//!
+//! The kernel keeps its own timeout in ticks beside that, and it is the kernel that backs it off.
+//! Both tell the same story unless the kernel chose a longer one for a reason that the estimate
+//! does not show: no sample yet, or a round-trip time remembered from earlier connections.
+
+/// All that a timeout depends on.
+#[derive(Clone, Copy, Debug)]
+pub struct Inputs {
+    /// Smoothed round-trip time in 1/8 us; 0 before the first sample.
+    pub srtt_us8: u32,
+    /// The variance term in us.
+    pub rttvar_us: u32,
+    /// How often the timeout has been doubled.
+    pub backoff: u8,
+    /// The kernel's timeout, backed off, in ticks.
+    pub kernel_ticks: u32,
+    /// The same in us.
+    pub kernel_us: u32,
+    /// The longest timeout in ticks.
+    pub max_ticks: u32,
+    /// The same in us.
+    pub max_us: u32,
+}
+
+/// Returns the timeout in us before backoff: the estimate of the round trip and its variance.
+#[inline]
+pub fn base_us(srtt_us8: u32, rttvar_us: u32) -> u32 {
+    (srtt_us8 >> 3).saturating_add(rttvar_us)
+}
+
+/// Doubles `value` `backoff` times, but not beyond `max` (RFC 6298, 5.5 and 2.5).
+#[inline]
+pub fn back_off(value: u32, backoff: u8, max: u32) -> u32 {
+    // A shift by 32 or more of what is not zero is beyond any u32.
+    let wide = u64::from(value) << u32::from(backoff.min(32));
+    u32::try_from(wide).unwrap_or(u32::MAX).min(max)
+}
+
+/// Returns the timeout in us: at least 1, at most `max_us`.
+///
+/// `to_ticks` rounds us up to ticks as the kernel does (`usecs_to_jiffies()`).
+#[inline]
+pub fn timeout_us(i: &Inputs, to_ticks: impl FnOnce(u32) -> u32) -> u32 {
+    let base = base_us(i.srtt_us8, i.rttvar_us);
+    let explained = back_off(to_ticks(base), i.backoff, i.max_ticks);
+    let us = if i.srtt_us8 == 0 || i.kernel_ticks > explained {
+        i.kernel_us
+    } else {
+        back_off(base, i.backoff, i.max_us)
+    };
+    us.clamp(1, i.max_us.max(1))
+}
+
+/// The variance term when the minimal timeout has changed from `old` to `new`, all in us.
+///
+/// The estimator would let go of an old floor by a quarter of the difference in a round trip, and
+/// an idle connection not at all. If the old floor is all that the term says, start again from
+/// the deviation measured; a greater variance is real and stays.
+///
+/// Returns none if the term need not change.
+pub fn rebase_rttvar_us(rttvar: u32, mdev: u32, old: u32, new: u32) -> Option<u32> {
+    let rebased = if new < old && rttvar <= old {
+        mdev.max(new)
+    } else {
+        rttvar.max(new)
+    };
+    (rebased != rttvar).then_some(rebased)
+}

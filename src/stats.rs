@@ -1,0 +1,107 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Counters of a network namespace: `/proc/net/finetcp_stat`.
+
+use crate::ext::pernet::{
+    NetData,
+    PerNet, //
+};
+use kernel::{
+    cpu::CpuId,
+    prelude::*,
+    seq_file::{
+        seq_print,
+        SeqFile, //
+    },
+    sync::{
+        atomic::{
+            Atomic,
+            Relaxed, //
+        },
+        Arc, //
+    },
+};
+
+/// The counters of all network namespaces.
+pub(crate) static STATS: PerNet<Stats> = PerNet::new();
+
+/// What is counted. The order is that of the file, and of [`NAMES`].
+#[derive(Clone, Copy)]
+#[repr(usize)]
+pub(crate) enum Counter {
+    /// Sockets that got a timer of their own.
+    Sockets,
+    /// Sockets that did not, for want of memory.
+    AllocFailures,
+    /// Timers put on the clock, or moved to an earlier time there.
+    Started,
+    /// Deadlines set without a word to the clock, because a queued timer covers them.
+    Rearmed,
+    /// Expiries before the deadline, which armed the timer for what was left.
+    Early,
+    /// Deadlines that passed.
+    Fired,
+    /// Timers taken off the clock before they expired.
+    Cancelled,
+    /// Delays so long that the timer wheel serves them.
+    Wheel,
+}
+
+const NAMES: [&str; 8] = [
+    "Sockets",
+    "AllocFailures",
+    "TimersStarted",
+    "TimersRearmed",
+    "TimersEarly",
+    "TimersFired",
+    "TimersCancelled",
+    "TimersOnWheel",
+];
+
+/// Rows of counters, so that CPUs do not fight for a cache line.
+const ROWS: usize = 16;
+
+/// One row, in cache lines of its own.
+#[repr(align(64))]
+struct Row([Atomic<u64>; NAMES.len()]);
+
+/// The counters of one network namespace.
+pub(crate) struct Stats {
+    rows: [Row; ROWS],
+}
+
+impl Stats {
+    /// Counts one event. Callable in any context.
+    #[inline]
+    pub(crate) fn count(&self, counter: Counter) {
+        // Any row will do, so it does not matter if we are moved to another CPU.
+        let row = CpuId::current().as_u32() as usize % ROWS;
+        self.rows[row].0[counter as usize].add(1, Relaxed);
+    }
+
+    fn sum(&self, counter: usize) -> u64 {
+        self.rows
+            .iter()
+            .filter_map(|row| row.0.get(counter))
+            .fold(0, |sum, value| sum.wrapping_add(value.load(Relaxed)))
+    }
+}
+
+impl NetData for Stats {
+    const FILE: &'static CStr = c"finetcp_stat";
+
+    fn pernet() -> &'static PerNet<Self> {
+        &STATS
+    }
+
+    fn new() -> Result<Arc<Self>> {
+        let rows = [const { Row([const { Atomic::new(0) }; NAMES.len()]) }; ROWS];
+        Ok(Arc::new(Self { rows }, GFP_KERNEL_ACCOUNT)?)
+    }
+
+    fn show(&self, m: &SeqFile) {
+        for (counter, name) in NAMES.iter().enumerate() {
+            seq_print!(m, "{}\t{}\n", name, self.sum(counter));
+        }
+    }
+}
