@@ -139,3 +139,94 @@ pub(crate) fn resolution() -> u32 {
     // SAFETY: Written during boot, before any module is loaded.
     unsafe { bindings::hrtimer_resolution }
 }
+
+#[kernel::macros::kunit_tests(finetcp_hrtimer)]
+mod tests {
+    use super::*;
+    use kernel::{
+        sync::atomic::{
+            Acquire,
+            Atomic,
+            Release, //
+        },
+        time::{
+            delay::fsleep,
+            Delta, //
+        },
+    };
+
+    /// A timer that counts its expiries.
+    #[pin_data]
+    struct Counting {
+        #[pin]
+        timer: HrTimer,
+        expiries: Atomic<i32>,
+    }
+
+    impl Counting {
+        fn new() -> Result<Pin<KBox<Self>>> {
+            KBox::try_pin_init(
+                try_pin_init!(Self {
+                    // SAFETY: `expired` finds the `Counting` around the timer.
+                    timer <- unsafe { HrTimer::new(Self::expired) },
+                    expiries: Atomic::new(0),
+                }? Error),
+                GFP_KERNEL,
+            )
+        }
+
+        unsafe extern "C" fn expired(timer: *mut bindings::hrtimer) -> bindings::hrtimer_restart {
+            let timer: *mut HrTimer = timer.cast();
+            // SAFETY: It is the timer of a `Counting` that waits for it.
+            let this = unsafe { &*kernel::container_of!(timer, Self, timer) };
+            this.expiries
+                .store(this.expiries.load(Acquire) + 1, Release);
+            bindings::hrtimer_restart::HRTIMER_NORESTART
+        }
+    }
+
+    #[test]
+    fn try_cancel__idle_then_queued() -> Result {
+        let counting = Counting::new()?;
+        assert_eq!(counting.timer.try_cancel(), Cancel::Idle);
+        // SAFETY: It is cancelled before it goes.
+        unsafe { counting.timer.start(now() + 1_000_000_000) };
+        assert!(counting.timer.is_queued());
+        assert_eq!(counting.timer.try_cancel(), Cancel::Cancelled);
+        assert!(!counting.timer.is_queued());
+        assert_eq!(counting.timer.try_cancel(), Cancel::Idle);
+        assert!(!counting.timer.cancel());
+        assert_eq!(counting.expiries.load(Acquire), 0);
+        Ok(())
+    }
+
+    #[test]
+    fn start__expires_once_not_before() -> Result {
+        let counting = Counting::new()?;
+        let due = now() + 2_000_000;
+        // SAFETY: It is cancelled before it goes.
+        unsafe { counting.timer.start(due) };
+        while counting.expiries.load(Acquire) == 0 && now() < due + 5_000_000_000 {
+            fsleep(Delta::from_micros(100));
+        }
+        assert!(now() >= due);
+        fsleep(Delta::from_millis(5));
+        counting.timer.cancel();
+        assert_eq!(counting.expiries.load(Acquire), 1);
+        Ok(())
+    }
+
+    #[test]
+    fn start__moves_queued_timer() -> Result {
+        let counting = Counting::new()?;
+        // SAFETY: It is cancelled before it goes.
+        unsafe {
+            counting.timer.start(now() + 60_000_000_000);
+            counting.timer.start(now());
+        }
+        fsleep(Delta::from_millis(5));
+        assert!(!counting.timer.cancel());
+        assert_eq!(counting.expiries.load(Acquire), 1);
+        Ok(())
+    }
+}

@@ -220,3 +220,25 @@ pub(crate) fn us_to_ticks(us: u32) -> u32 {
     let ticks = unsafe { bindings::__usecs_to_jiffies(us) };
     u32::try_from(ticks).unwrap_or(u32::MAX)
 }
+
+#[kernel::macros::kunit_tests(finetcp_ticks)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn us_to_ticks__rounds_up() {
+        let tick = ticks_to_us(1);
+        assert_eq!(us_to_ticks(0), 0);
+        assert_eq!(us_to_ticks(1), 1);
+        assert_eq!(us_to_ticks(tick), 1);
+        assert_eq!(us_to_ticks(tick + 1), 2);
+    }
+
+    #[test]
+    fn ticks_to_us__there_and_back() {
+        for ticks in [1, 2, 3, 7, 200, 1000, 120_000] {
+            assert_eq!(us_to_ticks(ticks_to_us(ticks)), ticks);
+        }
+        assert_eq!(ticks_to_us(u32::MAX), u32::MAX);
+    }
+}
