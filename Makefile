@@ -74,7 +74,7 @@ test:
 	tests/run
 
 bench-%: scripts/bench-%
-	$<
+	$(ENV) $<
 
 check:
 	scripts/check

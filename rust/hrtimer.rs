@@ -140,6 +140,8 @@ pub(crate) fn resolution() -> u32 {
     unsafe { bindings::hrtimer_resolution }
 }
 
+// Named function__case.
+#[expect(non_snake_case)]
 #[kernel::macros::kunit_tests(finetcp_hrtimer)]
 mod tests {
     use super::*;
@@ -175,6 +177,11 @@ mod tests {
             )
         }
 
+        /// Counts.
+        ///
+        /// # Safety
+        ///
+        /// Called with the timer of a [`Counting`].
         unsafe extern "C" fn expired(timer: *mut bindings::hrtimer) -> bindings::hrtimer_restart {
             let timer: *mut HrTimer = timer.cast();
             // SAFETY: It is the timer of a `Counting` that waits for it.

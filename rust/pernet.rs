@@ -111,6 +111,11 @@ impl<T: NetData> PerNet<T> {
         unsafe { bindings::net_generic(net, *self.id.get()).cast() }
     }
 
+    /// Makes the data of a new namespace.
+    ///
+    /// # Safety
+    ///
+    /// Called by the namespace code, in the order of a namespace's life.
     unsafe extern "C" fn init(net: *mut bindings::net) -> c_int {
         kernel::error::from_result(|| {
             let data = Arc::into_raw(T::new()?);
@@ -136,6 +141,11 @@ impl<T: NetData> PerNet<T> {
         })
     }
 
+    /// Hides the data of a namespace that is about to go.
+    ///
+    /// # Safety
+    ///
+    /// Called by the namespace code, in the order of a namespace's life.
     unsafe extern "C" fn pre_exit(net: *mut bindings::net) {
         // SAFETY: C calls this with a namespace that `init()` has seen. A grace period follows.
         unsafe {
@@ -143,6 +153,11 @@ impl<T: NetData> PerNet<T> {
         }
     }
 
+    /// Drops the data of a namespace.
+    ///
+    /// # Safety
+    ///
+    /// Called by the namespace code, in the order of a namespace's life.
     unsafe extern "C" fn exit(net: *mut bindings::net) {
         // SAFETY: C calls this after `pre_exit()` and a grace period. Removing the file waits
         // for its readers.
@@ -152,6 +167,11 @@ impl<T: NetData> PerNet<T> {
         }
     }
 
+    /// Shows the data of the namespace whose file is read.
+    ///
+    /// # Safety
+    ///
+    /// Called by the file system, with a file that [`Self::init`] made.
     unsafe extern "C" fn show(m: *mut bindings::seq_file, _v: *mut c_void) -> c_int {
         // SAFETY: C calls this for a file of `init()`, which is gone before `owned` is.
         unsafe {

@@ -221,6 +221,8 @@ pub(crate) fn us_to_ticks(us: u32) -> u32 {
     u32::try_from(ticks).unwrap_or(u32::MAX)
 }
 
+// Named function__case.
+#[expect(non_snake_case)]
 #[kernel::macros::kunit_tests(finetcp_ticks)]
 mod tests {
     use super::*;

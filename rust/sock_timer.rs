@@ -156,6 +156,8 @@ impl<T: Send + Sync + 'static> SockTimer<T> {
         unsafe { bindings::call_rcu((*this).rcu.get(), Some(Self::drop_now)) }
     }
 
+    /// Drops what [`Self::drop_rcu`] was given.
+    ///
     /// # Safety
     ///
     /// Called by RCU with what [`Self::drop_rcu`] passed to it.

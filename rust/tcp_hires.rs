@@ -109,11 +109,21 @@ unsafe fn timer<'a, B: Backend>(sk: *mut bindings::sock) -> Option<ArcBorrow<'a,
 struct Table<B>(PhantomData<B>);
 
 impl<B: Backend> Table<B> {
+    /// [`Backend::start`].
+    ///
+    /// # Safety
+    ///
+    /// See [`Table`].
     unsafe extern "C" fn start(sk: *mut bindings::sock, _what: c_int, delay_ns: u64) -> bool {
         // SAFETY: See `Table`.
         unsafe { B::start(LockedSock::from_raw(sk), timer::<B>(sk), delay_ns) }
     }
 
+    /// [`Backend::check`].
+    ///
+    /// # Safety
+    ///
+    /// See [`Table`].
     unsafe extern "C" fn check(sk: *mut bindings::sock) -> bindings::tcp_hires_state {
         // SAFETY: See `Table`.
         let state = match unsafe { timer::<B>(sk) } {
@@ -124,6 +134,11 @@ impl<B: Backend> Table<B> {
         state as bindings::tcp_hires_state
     }
 
+    /// [`Backend::stop`].
+    ///
+    /// # Safety
+    ///
+    /// See [`Table`].
     unsafe extern "C" fn stop(sk: *mut bindings::sock, sync: bool) {
         // SAFETY: See `Table`.
         if let Some(timer) = unsafe { timer::<B>(sk) } {
@@ -131,6 +146,11 @@ impl<B: Backend> Table<B> {
         }
     }
 
+    /// [`Backend::release`].
+    ///
+    /// # Safety
+    ///
+    /// See [`Table`].
     unsafe extern "C" fn release(sk: *mut bindings::sock) {
         // SAFETY: See `Table`.
         if let Some(timer) = unsafe { timer::<B>(sk) } {
@@ -140,6 +160,11 @@ impl<B: Backend> Table<B> {
         }
     }
 
+    /// [`Backend::rto`].
+    ///
+    /// # Safety
+    ///
+    /// See [`Table`].
     unsafe extern "C" fn rto(sk: *mut bindings::sock) -> u32 {
         // SAFETY: See `Table`.
         unsafe { B::rto(LockedSock::from_raw(sk), timer::<B>(sk)) }

@@ -14,13 +14,18 @@ TMP=$(mktemp -d)
 trap 'rm -rf "$TMP"' EXIT
 
 # guest COMMAND...: in the guest under test, quietly
-guest() { "${run[@]}" "$@" >"$TMP/out" 2>"$TMP/err"; }
+guest() {
+	local rc=0
+	"${run[@]}" "$@" >"$TMP/out" 2>"$TMP/err" || rc=$?
+	echo "$rc" >"$TMP/status"
+	return "$rc"
+}
 # ends STATUS COMMAND...: the guest's exit status is STATUS
 ends() {
 	local want=$1 got=0
 	shift
 	guest "$@" || got=$?
-	[ "$got" -eq "$want" ] || { echo "# exit status $got, not $want"; tail -n 5 "$TMP/err" | sed 's/^/# /'; return 1; }
+	[ "$got" -eq "$want" ] || { echo "# the exit status should be $want"; return 1; }
 }
 complains() { grep -q "$1" "$TMP/err" || { echo "# no \"$1\" on standard error"; return 1; }; }
 
@@ -41,6 +46,10 @@ case_large_output_whole() {
 	guest -- sh -c 'head -c 5000000 /dev/urandom | tee /tmp/x; sha256sum </tmp/x >&2' &&
 	[ "$(sha256sum <"$TMP/out")" = "$(cat "$TMP/err")" ]
 }
+case_module_loaded() { ends 0 -- test -d /sys/module/finetcp && ends 1 --no-module -- test -d /sys/module/finetcp; }
+case_module_reloaded() { ends 0 -- sh -c 'rmmod finetcp && insmod $FINETCP_KO'; }
+case_module_removed() { ends 0 -- rmmod finetcp; }
+case_wrong_parameter_fails() { FINETCP_PARAMS=rto_min_floor=nonsense ends 125 -- true && complains 'insmod'; }
 case_checkout_writable() {
 	guest -- sh -c 'echo hello >tests/.harness' && [ "$(cat tests/.harness)" = hello ]
 	local rc=$?
@@ -74,9 +83,9 @@ n=0 failed=0
 for kind in "${kinds[@]}"; do
 	# On a virtual clock sleeping takes no time, but spinning takes for ever.
 	case $kind in
-	sim) kernel=stock run=(scripts/sim --kernel stock) forever='while :; do :; done' ;;
-	vm) kernel=stock run=(scripts/vm --kernel stock) forever='sleep 1000' ;;
-	debug) kernel=debug run=(scripts/vm --kernel debug --no-module) forever='sleep 1000' ;;
+	sim) kernel=patched run=(scripts/sim) forever='while :; do :; done' ;;
+	vm) kernel=patched run=(scripts/vm) forever='sleep 1000' ;;
+	debug) kernel=debug run=(scripts/vm --kernel debug) forever='sleep 1000' ;;
 	*) sed -n '2s/^# //p' "$0" >&2; exit 2 ;;
 	esac
 	for name in "${cases[@]}"; do
@@ -84,6 +93,8 @@ for kind in "${kinds[@]}"; do
 		if "case_$name"; then
 			echo "ok $n $kind: $name"
 		else
+			echo "# exit status $(cat "$TMP/status"), the end of standard error:"
+			tail -n 30 "$TMP/err" | sed 's/^/# /'
 			echo "not ok $n $kind: $name"
 			failed=1
 		fi

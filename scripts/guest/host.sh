@@ -6,6 +6,11 @@
 # What a kernel says when something is wrong with it.
 COMPLAINTS='WARNING: |BUG: |BUG at|Oops|KASAN|KCSAN|UBSAN|ODEBUG|refcount_t|Call Trace:|general protection fault|Kernel panic|unreferenced object|suspected memory leaks|possible circular locking|possible recursive locking|possible irq lock inversion|suspicious RCU usage|inconsistent lock state|INFO: trying to register non-static key|rcu: INFO:|detected stall|soft lockup|hard LOCKUP|blocked for more than|workqueue lockup|unregister_netdevice: waiting|scheduling while atomic|sleeping function called|Voluntary context switch within RCU|list_(add|del) corruption|Unable to handle kernel|segfault at .* in kernel'
 
+# The kernel's parameters in every guest: die of any fault, run no unit tests
+# but ours, and make no network devices that nobody asked for.
+PARAMETERS='panic=-1 oops=panic loglevel=6 kunit.filter_glob=finetcp*
+	dummy.numdummies=0 ifb.numifbs=0 bonding.max_bonds=0'
+
 DIE_STATUS=125
 kernel=patched with_module=1 mem=2G timeout=900 append='' smp=2 icount=''
 pass=()
@@ -61,13 +66,10 @@ prepare() {
 	environment+=("${pass[@]}")
 	touch "$run/stdout" "$run/stderr" "$run/console"
 	{
-		echo "kernel=$variant"
 		echo "top=${top@Q}"
-		echo "cwd=${PWD@Q}"
 		echo "module=${with_module:+finetcp.ko}"
 		echo "parameters=${FINETCP_PARAMS@Q}"
-		echo "environment=(${environment[*]@Q})"
-		echo "command=(${command[*]@Q})"
+		echo "run_command() { cd ${PWD@Q} && exec env -i ${environment[*]@Q} ${command[*]@Q}; }"
 	} >"$run/run.sh"
 }
 

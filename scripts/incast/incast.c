@@ -337,17 +337,44 @@ static bool client_read(const struct options *o, unsigned int i, struct conn *c)
 	return !c->left;
 }
 
+/*
+ * Put @order into a new order, the same ones in every run. Were it always the
+ * same, the first to be asked would always find the switch empty and the last
+ * would always find it full: on exact clocks a drop-tail queue picks its
+ * victims by position.
+ */
+static void shuffle(unsigned int *order, unsigned int n)
+{
+	static uint32_t x = 2463534242;	/* xorshift32, Marsaglia 2003 */
+	unsigned int i, j, tmp;
+
+	for (i = n - 1; i > 0; i--) {
+		x ^= x << 13;
+		x ^= x >> 17;
+		x ^= x << 5;
+		j = x % (i + 1);
+		tmp = order[i];
+		order[i] = order[j];
+		order[j] = tmp;
+	}
+}
+
 /* Read one block and return how long it took. */
-static int64_t client_round(const struct options *o, int ep, struct conn *conns)
+static int64_t client_round(const struct options *o, int ep, struct conn *conns,
+			    unsigned int *order)
 {
 	unsigned int i, waiting = 0;
-	int64_t start = now_ns();
 	struct epoll_event ev[64];
+	int64_t start;
 	int n;
 
+	shuffle(order, o->servers);
+	start = now_ns();
 	for (i = 0; i < o->servers; i++) {
-		client_ask(o, i, &conns[i]);
-		waiting += !!conns[i].left;
+		struct conn *c = &conns[order[i]];
+
+		client_ask(o, order[i], c);
+		waiting += !!c->left;
 	}
 	while (waiting) {
 		n = epoll_wait(ep, ev, 64, o->timeout * 1000);
@@ -398,7 +425,7 @@ static double quantile_ms(const int64_t *sorted, unsigned int n, double q)
 
 static int run_client(const struct options *o)
 {
-	unsigned int i, done = 0;
+	unsigned int i, *order, done = 0;
 	struct conn *conns;
 	int64_t *ns, start;
 	double seconds;
@@ -406,6 +433,7 @@ static int run_client(const struct options *o)
 
 	raise_fd_limit(o->servers);
 	conns = xcalloc(o->servers, sizeof(*conns));
+	order = xcalloc(o->servers, sizeof(*order));
 	ns = xcalloc(o->rounds, sizeof(*ns));
 	ep = epoll_create1(EPOLL_CLOEXEC);
 	if (ep < 0)
@@ -413,14 +441,15 @@ static int run_client(const struct options *o)
 	for (i = 0; i < o->servers; i++) {
 		client_connect(o, i, &conns[i]);
 		epoll_add(ep, &conns[i], EPOLLIN);
+		order[i] = i;
 	}
 
 	for (i = 0; i < o->warmup; i++)
-		client_round(o, ep, conns);
+		client_round(o, ep, conns, order);
 
 	start = now_ns();
 	do {
-		ns[done++] = client_round(o, ep, conns);
+		ns[done++] = client_round(o, ep, conns, order);
 		seconds = (now_ns() - start) / 1e9;
 	} while (done < o->rounds &&
 		 (done < o->min_rounds || !o->budget || seconds < o->budget));

@@ -1,0 +1,286 @@
+# SPDX-License-Identifier: GPL-2.0
+"""Two hosts in a guest and the wire between them, for the cases that measure.
+
+Host a sends at once, what b sends takes a round trip: so nothing of a's waits
+in a queue of its own. A segment that a sends with the type of service LOST does
+not arrive at b; the sender marks it just for one send, and need not hurry to
+arm or disarm anything.
+
+A test is a file of functions marked @case, and ends with main(). It prints
+KTAP. Names are function__case, as everywhere here.
+"""
+
+import contextlib
+import hashlib
+import inspect
+import os
+import random
+import socket
+import struct
+import subprocess
+import sys
+import threading
+import time
+import traceback
+
+LOST = 0x20             # an IPv4 type of service, or an IPv6 traffic class
+SEGMENT = 1000          # bytes
+PORT = 5000
+SO_TIMESTAMPNS = 35
+IPPROTO_MPTCP = 262
+
+_cases = []
+
+
+def case(*values):
+    """Run the function once, or once with each of the values"""
+    def mark(function):
+        for value in values:
+            _cases.append((f"{function.__name__}__{value}", function, (value,)))
+        return function
+    if len(values) == 1 and inspect.isfunction(values[0]):
+        _cases.append((values[0].__name__, values[0], ()))
+        return values[0]
+    return mark
+
+
+class Skip(Exception):
+    pass
+
+
+def main():
+    print("KTAP version 1")
+    print(f"1..{len(_cases)}", flush=True)
+    failed = 0
+    for number, (name, function, args) in enumerate(_cases, 1):
+        verdict, more = "ok", ""
+        try:
+            with Lab() as lab:
+                function(lab, *args)
+        except Skip as reason:
+            more = f" # SKIP {reason}"
+        except Exception as error:
+            failed += 1
+            verdict = "not ok"
+            print("# " + str(error or repr(error)).replace("\n", "\n# "))
+            for frame in traceback.extract_tb(error.__traceback__)[1:]:
+                print(f"#   {os.path.basename(frame.filename)}:{frame.lineno}: {frame.line}")
+        print(f"{verdict} {number} {name}{more}", flush=True)
+    sys.exit(failed > 0)
+
+
+def run(*command, check=True):
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+    if check and done.returncode:
+        raise AssertionError(f"{' '.join(command)}: {done.stdout.strip()}")
+    return done.stdout
+
+
+def near(what, got, want, tolerance=5):
+    """Microseconds, or whatever else"""
+    if abs(got - want) > tolerance:
+        raise AssertionError(f"{what}: {got:g}, not {want:g} (+-{tolerance})")
+
+
+def within(what, got, least, most):
+    if not least <= got <= most:
+        raise AssertionError(f"{what}: {got:g}, not {least:g} to {most:g}")
+
+
+class Lab:
+    """Two network namespaces with a round trip of rtt_us"""
+
+    def __init__(self, rtt_us=50):
+        self.rtt_us = rtt_us
+        self.neighbours = False
+        self.home = None
+
+    def __enter__(self):
+        self.home = os.open("/proc/self/ns/net", os.O_RDONLY)
+        for host in "a", "b":
+            run("ip", "netns", "add", host)
+        run("ip", "-n", "a", "link", "add", "e0", "type", "veth", "peer", "name", "e0", "netns", "b")
+        for host, n in ("a", 1), ("b", 2):
+            run("ip", "-n", host, "addr", "add", f"10.0.0.{n}/24", "dev", "e0")
+            run("ip", "-n", host, "addr", "add", f"fd00::{n}/64", "dev", "e0", "nodad")
+            for device in "e0", "lo":
+                run("ip", "-n", host, "link", "set", device, "up")
+            # Every write is a segment of its own, of which nothing is remembered.
+            self.sysctl(host, tcp_autocorking=0, tcp_no_metrics_save=1)
+        self.delay(self.rtt_us)
+        run("tc", "-n", "b", "qdisc", "add", "dev", "e0", "ingress")
+        for protocol, match in ("ip", "ip dsfield"), ("ipv6", "ip6 priority"):
+            run("tc", "-n", "b", "filter", "add", "dev", "e0", "ingress", "protocol", protocol,
+                "u32", "match", *match.split(), hex(LOST), "0xfc", "action", "drop")
+        return self
+
+    def __exit__(self, *_):
+        for host in "a", "b":
+            run("ip", "netns", "del", host)
+        os.close(self.home)
+
+    def delay(self, us):
+        """Set the round-trip time"""
+        run("tc", "-n", "b", "qdisc", "replace", "dev", "e0", "root", "netem", "delay", f"{us}us", "limit", "10000")
+
+    def lossy(self, percent):
+        """From now on that much of what a sends is lost, at random"""
+        for host in "a", "b":
+            run("ip", "netns", "exec", host, "ethtool", "-K", "e0", "tso", "off", "gso", "off", "gro", "off")
+        run("tc", "-n", "a", "qdisc", "replace", "dev", "e0", "root", "netem", "loss", f"{percent}%", "limit", "10000")
+
+    @contextlib.contextmanager
+    def on(self, host):
+        """What is opened within belongs to the host"""
+        there = os.open(f"/run/netns/{host}", os.O_RDONLY)
+        os.setns(there, os.CLONE_NEWNET)
+        os.close(there)
+        try:
+            yield
+        finally:
+            os.setns(self.home, os.CLONE_NEWNET)
+
+    def sysctl(self, host, **values):
+        with self.on(host):
+            for name, value in values.items():
+                with open(f"/proc/sys/net/ipv4/{name}", "w", encoding="ascii") as f:
+                    f.write(str(value))
+
+    def stat(self, host="a"):
+        """finetcp's counters"""
+        with self.on(host), open("/proc/net/finetcp_stat", encoding="ascii") as f:
+            return {name: int(value) for name, value in map(str.split, f)}
+
+    def capture(self, empty=False):
+        with self.on("a"):
+            return Capture(empty)
+
+    def connect(self, family=socket.AF_INET, protocol=0, exchanges=30):
+        """A connection from a to b whose round-trip time is well known to a"""
+        address = (("fd00::2" if family == socket.AF_INET6 else "10.0.0.2"), PORT)
+        with self.on("b"), socket.socket(family, socket.SOCK_STREAM, protocol) as listener:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(address)
+            listener.listen()
+            with self.on("a"):
+                a = socket.socket(family, socket.SOCK_STREAM, protocol)
+                a.connect(address)
+            b = listener.accept()[0]
+        for s in a, b:
+            s.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        connection = Connection(a, b)
+        if family == socket.AF_INET6 and not self.neighbours:
+            # The first one has waited for its neighbour.
+            self.neighbours = True
+            connection.close()
+            return self.connect(family, protocol, exchanges)
+        connection.exchange(exchanges)
+        return connection
+
+
+class Connection:
+    def __init__(self, a, b):
+        self.a, self.b = a, b
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
+    def close(self):
+        """Abort: nothing is retransmitted that would disturb the next case"""
+        for s in self.a, self.b:
+            s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.a.close()
+        self.b.close()
+
+    def exchange(self, times=1):
+        """Requests with answers: each acknowledgement comes at once"""
+        for _ in range(times):
+            self.send()
+            self.receive()
+            self.b.sendall(b"y")
+            if self.a.recv(1) != b"y":
+                raise AssertionError("the connection broke")
+
+    def send(self, segments=1):
+        for _ in range(segments):
+            self.a.sendall(b"x" * SEGMENT)
+
+    def receive(self, segments=1):
+        left = segments * SEGMENT
+        while left:
+            got = len(self.b.recv(left))
+            if not got:
+                raise AssertionError("the connection broke")
+            left -= got
+
+    def transfer(self, size):
+        """Send that many bytes and see that the same arrive"""
+        data = random.Random(size).randbytes(size)
+        arrived = hashlib.sha256()
+        sender = threading.Thread(target=self.a.sendall, args=(data,))
+        sender.start()
+        while size:
+            some = self.b.recv(1 << 18)
+            if not some:
+                raise AssertionError(f"the connection broke with {size} bytes to go")
+            size -= len(some)
+            arrived.update(some)
+        sender.join()
+        if arrived.digest() != hashlib.sha256(data).digest():
+            raise AssertionError("other bytes arrived")
+
+    def lose(self, lost=True):
+        """From now on b gets nothing of what a sends"""
+        value = LOST if lost else 0
+        if self.a.family == socket.AF_INET6:
+            self.a.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_TCLASS, value)
+        else:
+            self.a.setsockopt(socket.IPPROTO_IP, socket.IP_TOS, value)
+
+    def info(self):
+        """(RTO, smoothed RTT) of a in us"""
+        data = self.a.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 104)
+        return struct.unpack_from("=I", data, 8)[0], struct.unpack_from("=I", data, 68)[0]
+
+
+class Capture:
+    """The segments with data that leave a host, or all of them"""
+
+    def __init__(self, empty):
+        self.empty = empty
+        self.socket = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
+        self.socket.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
+        self.socket.bind(("e0", 3))
+
+    def segments(self):
+        """[(time in us, sequence number, length)] since the last call"""
+        found = []
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                frame, extra, _, address = self.socket.recvmsg(2048, 256, socket.MSG_DONTWAIT)
+                if address[2] != socket.PACKET_OUTGOING:
+                    continue
+                if frame[12:14] == b"\x08\x00" and frame[23] == socket.IPPROTO_TCP:
+                    tcp, end = 14 + (frame[14] & 15) * 4, 14 + int.from_bytes(frame[16:18], "big")
+                elif frame[12:14] == b"\x86\xdd" and frame[20] == socket.IPPROTO_TCP:
+                    tcp, end = 54, 54 + int.from_bytes(frame[18:20], "big")
+                else:
+                    continue
+                length = end - tcp - (frame[tcp + 12] >> 4) * 4
+                if length or self.empty:
+                    seconds, ns = struct.unpack("=qq", extra[0][2])
+                    found.append((seconds * 10**6 + ns / 1000, int.from_bytes(frame[tcp + 4:tcp + 8], "big"), length))
+        return found
+
+    def gaps(self):
+        """The times in us between them"""
+        times = [t for t, _, _ in self.segments()]
+        return [later - earlier for earlier, later in zip(times, times[1:])]
+
+
+def sleep_us(us):
+    time.sleep(us / 10**6)

@@ -1,0 +1,13 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The module's decisions and their tests. Tests are named `function__case`.
+
+#[path = "../../src/policy/mod.rs"]
+pub mod policy;
+
+#[cfg(test)]
+#[allow(non_snake_case)]
+mod deadline;
+#[cfg(test)]
+#[allow(non_snake_case)]
+mod rto;

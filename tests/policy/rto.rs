@@ -1,0 +1,350 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Tests of `policy::rto` against RFC 6298 and a naive formula in `u128`.
+
+use crate::policy::rto::*;
+use proptest::prelude::*;
+
+/// Linux at a tick of 1 ms, with its longest timeout of 120 s.
+const TICK_US: u32 = 1000;
+const MAX_US: u32 = 120_000_000;
+
+/// `usecs_to_jiffies()`
+fn to_ticks(us: u32) -> u32 {
+    us.div_ceil(TICK_US)
+}
+
+/// A socket whose own timeout, in ticks, says what the estimate says.
+fn inputs(srtt_us: u32, rttvar_us: u32, backoff: u8) -> Inputs {
+    let max_ticks = MAX_US / TICK_US;
+    let ticks = u64::from(to_ticks(srtt_us + rttvar_us)) << backoff.min(32);
+    let kernel_ticks = ticks.min(max_ticks.into()) as u32;
+    Inputs {
+        srtt_us8: srtt_us << 3,
+        rttvar_us,
+        backoff,
+        kernel_ticks,
+        kernel_us: kernel_ticks * TICK_US,
+        max_ticks,
+        max_us: MAX_US,
+    }
+}
+
+fn timeout(i: &Inputs) -> u32 {
+    timeout_us(i, to_ticks)
+}
+
+// The formula.
+
+/// RFC 6298, 2.2: after the first sample R, SRTT = R, RTTVAR = R / 2, RTO = SRTT + 4 * RTTVAR.
+#[test]
+fn timeout_us__rfc6298_2_2_first_sample() {
+    for r in [1, 50, 1000, 30_000, 1_000_000] {
+        assert_eq!(timeout(&inputs(r, 4 * (r / 2), 0)), r + 4 * (r / 2));
+    }
+}
+
+/// RFC 6298, 2.3: RTTVAR = 3/4 RTTVAR + 1/4 |SRTT - R'|, SRTT = 7/8 SRTT + 1/8 R'.
+#[test]
+fn timeout_us__rfc6298_2_3_later_samples() {
+    let (mut srtt, mut rttvar) = (800.0_f64, 400.0_f64);
+    for r in [800, 1600, 400, 800, 800, 4000, 800] {
+        rttvar = 0.75 * rttvar + 0.25 * (srtt - f64::from(r)).abs();
+        srtt = 0.875 * srtt + 0.125 * f64::from(r);
+        let i = inputs(srtt as u32, (4.0 * rttvar) as u32, 0);
+        let naive = srtt + 4.0 * rttvar;
+        assert!(
+            (f64::from(timeout(&i)) - naive).abs() <= 2.0,
+            "{i:?}: {naive}"
+        );
+    }
+}
+
+/// RFC 6298, 2.1: before the first sample the timeout is that of the connection's start.
+#[test]
+fn timeout_us__rfc6298_2_1_no_sample() {
+    for kernel_us in [1_000_000, 3_000_000] {
+        let i = Inputs {
+            srtt_us8: 0,
+            rttvar_us: 0,
+            kernel_ticks: kernel_us / TICK_US,
+            kernel_us,
+            ..inputs(0, 0, 0)
+        };
+        assert_eq!(timeout(&i), kernel_us);
+    }
+}
+
+/// RFC 6298, 5.5: back off the timer, RTO = RTO * 2, and 2.5: up to a maximum.
+#[test]
+fn timeout_us__rfc6298_5_5_backoff() {
+    let mut want = 250;
+    for backoff in 0..=u8::MAX {
+        assert_eq!(
+            timeout(&inputs(50, 200, backoff)),
+            want,
+            "backoff {backoff}"
+        );
+        want = (want * 2).min(MAX_US);
+    }
+}
+
+/// Linux: the minimal timeout is the floor of the variance term, not of the sum.
+#[test]
+fn timeout_us__linux_floor_is_in_the_variance() {
+    for (srtt, rttvar, want) in [
+        (50, 200_000, 200_050),
+        (30_000, 200_000, 230_000),
+        (50, 200, 250),
+        (50, 20, 70),
+        (0, 20, TICK_US), // less than 1/8 us: no sample
+    ] {
+        assert_eq!(timeout(&inputs(srtt, rttvar, 0)), want);
+    }
+}
+
+/// A fraction of the round trip that is below a microsecond does not count, as in the kernel.
+#[test]
+fn timeout_us__fractions_of_a_microsecond() {
+    for (srtt_us8, want) in [(1, 100), (7, 100), (8, 101), (15, 101), (16, 102)] {
+        let i = Inputs {
+            srtt_us8,
+            ..inputs(0, 100, 0)
+        };
+        assert_eq!(timeout(&i), want, "{srtt_us8}/8 us");
+    }
+}
+
+/// The kernel chose a longer timeout than the estimate explains: it knows more.
+#[test]
+fn timeout_us__kernel_knows_more() {
+    let i = Inputs {
+        kernel_ticks: 300,
+        kernel_us: 300_000,
+        ..inputs(50, 200, 0)
+    };
+    assert_eq!(timeout(&i), 300_000);
+    // ... but one tick is what 250 us are rounded to.
+    let i = Inputs {
+        kernel_ticks: 2,
+        kernel_us: 2000,
+        ..inputs(50, 200, 0)
+    };
+    assert_eq!(timeout(&i), 2000);
+    let i = Inputs {
+        kernel_ticks: 1,
+        kernel_us: 1000,
+        ..inputs(50, 200, 0)
+    };
+    assert_eq!(timeout(&i), 250);
+}
+
+/// Rounded up to ticks, then doubled: that is how the kernel comes to its own value, and it
+/// must be recognised as the estimate's at every backoff.
+#[test]
+fn timeout_us__rounding_is_not_mistaken_for_knowledge() {
+    for backoff in 0..20 {
+        let i = inputs(50, 1100, backoff);
+        assert_eq!(
+            timeout(&i),
+            (1150 << backoff).min(MAX_US),
+            "backoff {backoff}"
+        );
+    }
+}
+
+#[test]
+fn timeout_us__boundaries() {
+    let all = [0, 1, 7, 8, TICK_US, u32::MAX >> 1, u32::MAX - 1, u32::MAX];
+    for srtt_us8 in all {
+        for rttvar_us in all {
+            for kernel in all {
+                for max in all {
+                    for backoff in [0, 1, 31, 32, 33, 63, 64, 255] {
+                        let got = timeout(&Inputs {
+                            srtt_us8,
+                            rttvar_us,
+                            backoff,
+                            kernel_ticks: kernel,
+                            kernel_us: kernel,
+                            max_ticks: max,
+                            max_us: max,
+                        });
+                        assert!(got >= 1 && got <= max.max(1));
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn base_us__saturates() {
+    assert_eq!(base_us(u32::MAX, u32::MAX), u32::MAX);
+    assert_eq!(base_us(u32::MAX, 0), u32::MAX >> 3);
+    assert_eq!(base_us(8, u32::MAX), u32::MAX);
+    assert_eq!(base_us(0, 0), 0);
+}
+
+#[test]
+fn back_off__table() {
+    for (value, backoff, max, want) in [
+        (0, 0, 0, 0),
+        (0, 255, u32::MAX, 0),
+        (1, 0, u32::MAX, 1),
+        (1, 31, u32::MAX, 1 << 31),
+        (1, 32, u32::MAX, u32::MAX),
+        (1, 255, u32::MAX, u32::MAX),
+        (3, 31, u32::MAX, u32::MAX),
+        (u32::MAX, 0, u32::MAX, u32::MAX),
+        (u32::MAX, 255, u32::MAX, u32::MAX),
+        (250, 3, 1999, 1999),
+        (250, 3, 2000, 2000),
+        (250, 3, 2001, 2000),
+        (250, 0, 100, 100),
+    ] {
+        assert_eq!(
+            back_off(value, backoff, max),
+            want,
+            "{value} << {backoff} up to {max}"
+        );
+    }
+}
+
+#[test]
+fn rebase_rttvar_us__table() {
+    for (rttvar, mdev, old, new, want) in [
+        // The old floor was all there was: what was measured, or the new floor.
+        (200_000, 40, 200_000, 200, Some(200)),
+        (200_000, 900, 200_000, 200, Some(900)),
+        // Below the old floor, because that had been raised in the meantime.
+        (150_000, 40, 200_000, 200, Some(200)),
+        // A greater variance is real.
+        (300_000, 40, 200_000, 200, None),
+        (201, 40, 200, 20, None),
+        // Up: the new floor holds at once.
+        (200, 40, 200, 200_000, Some(200_000)),
+        (300_000, 40, 200, 200_000, None),
+        // Nothing changes.
+        (200, 40, 200, 200, None),
+        (u32::MAX, u32::MAX, u32::MAX, 0, None),
+        (0, 0, 0, u32::MAX, Some(u32::MAX)),
+    ] {
+        assert_eq!(
+            rebase_rttvar_us(rttvar, mdev, old, new),
+            want,
+            "rttvar {rttvar}, mdev {mdev}, from {old} to {new}"
+        );
+    }
+}
+
+// Properties, for any input whatever.
+
+fn any_inputs() -> impl Strategy<Value = Inputs> {
+    // Small values and extreme ones, not only those in between.
+    let int = || {
+        prop_oneof![
+            any::<u32>(),
+            0..1_000_000_u32,
+            (0..=32_u32).prop_map(|n| u32::MAX >> (32 - n).min(31))
+        ]
+    };
+    (int(), int(), any::<u8>(), int(), int(), int(), int()).prop_map(
+        |(srtt_us8, rttvar_us, backoff, kernel_ticks, kernel_us, max_ticks, max_us)| Inputs {
+            srtt_us8,
+            rttvar_us,
+            backoff,
+            kernel_ticks,
+            kernel_us,
+            max_ticks,
+            max_us,
+        },
+    )
+}
+
+/// `value * 2^backoff` up to `max`, by doubling.
+fn doubled(value: u128, backoff: u8, max: u32) -> u128 {
+    (0..backoff)
+        .fold(value, |v, _| (v * 2).min(1 << 64))
+        .min(max.into())
+}
+
+fn naive_timeout(i: &Inputs) -> u128 {
+    let base = (u128::from(i.srtt_us8) / 8 + u128::from(i.rttvar_us)).min(u32::MAX.into());
+    let ticks = base.div_ceil(TICK_US.into());
+    let us =
+        if i.srtt_us8 == 0 || u128::from(i.kernel_ticks) > doubled(ticks, i.backoff, i.max_ticks) {
+            u128::from(i.kernel_us)
+        } else {
+            doubled(base, i.backoff, i.max_us)
+        };
+    us.min(i.max_us.into()).max(1)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 20_000, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn timeout_us__as_the_naive_formula(i in any_inputs()) {
+        prop_assert_eq!(u128::from(timeout(&i)), naive_timeout(&i));
+    }
+
+    #[test]
+    fn timeout_us__between_1_and_max(i in any_inputs()) {
+        let us = timeout(&i);
+        prop_assert!(us >= 1 && us <= i.max_us.max(1));
+    }
+
+    /// For a socket as the kernel keeps it: each backoff is at least as long as the one before.
+    #[test]
+    fn timeout_us__grows_with_backoff(srtt in 1..100_000_u32, rttvar in 0..1_000_000_u32, backoff in 0..255_u8) {
+        let (now, next) = (timeout(&inputs(srtt, rttvar, backoff)), timeout(&inputs(srtt, rttvar, backoff + 1)));
+        prop_assert!(next == (2 * now).min(MAX_US));
+    }
+
+    /// Never shorter than the estimate, and never longer than what the wheel would take.
+    #[test]
+    fn timeout_us__between_estimate_and_ticks(srtt in 1..100_000_u32, rttvar in 0..1_000_000_u32, backoff in 0..255_u8) {
+        let i = inputs(srtt, rttvar, backoff);
+        prop_assert!(timeout(&i) >= srtt + rttvar);
+        prop_assert!(timeout(&i) <= i.kernel_us);
+    }
+
+    #[test]
+    fn back_off__as_the_naive_formula(value: u32, backoff: u8, max: u32) {
+        prop_assert_eq!(u128::from(back_off(value, backoff, max)), doubled(value.into(), backoff, max));
+    }
+
+    #[test]
+    fn back_off__grows_with_backoff(value: u32, backoff in 0..255_u8, max: u32) {
+        prop_assert!(back_off(value, backoff, max) <= back_off(value, backoff + 1, max));
+    }
+
+    #[test]
+    fn rebase_rttvar_us__not_below_the_new_floor(rttvar: u32, mdev: u32, old: u32, new: u32) {
+        prop_assert!(rebase_rttvar_us(rttvar, mdev, old, new).unwrap_or(rttvar) >= new);
+    }
+
+    /// None says that nothing changes; what it returns is a change; and then it is content.
+    #[test]
+    fn rebase_rttvar_us__idempotent(rttvar: u32, mdev: u32, old: u32, new: u32) {
+        let once = rebase_rttvar_us(rttvar, mdev, old, new);
+        prop_assert_ne!(once, Some(rttvar));
+        prop_assert_eq!(rebase_rttvar_us(once.unwrap_or(rttvar), mdev, new, new), None);
+    }
+
+    /// A variance that was measured is not forgotten.
+    #[test]
+    fn rebase_rttvar_us__keeps_what_was_measured(rttvar: u32, mdev: u32, old: u32, new: u32) {
+        let rebased = rebase_rttvar_us(rttvar, mdev, old, new).unwrap_or(rttvar);
+        prop_assert!(rebased >= rttvar.min(mdev));
+        prop_assert!(rttvar <= old || rebased >= rttvar);
+    }
+
+    /// There and back again: a socket that only ever had the floor has it again.
+    #[test]
+    fn rebase_rttvar_us__there_and_back(mdev in 0..200_000_u32, new in 1..200_000_u32) {
+        let there = rebase_rttvar_us(200_000, mdev, 200_000, new).unwrap_or(200_000);
+        prop_assert_eq!(rebase_rttvar_us(there, mdev, new, 200_000).unwrap_or(there), 200_000);
+    }
+}

@@ -1,0 +1,136 @@
+#!/usr/bin/python3 -B
+# SPDX-License-Identifier: GPL-2.0
+# guest: --kernel patched --no-module
+"""The module comes and goes under connections that are waiting for a timeout,
+and refuses what it cannot do."""
+
+import os
+import subprocess
+import sys
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.realpath(__file__)), ".."))
+from lab import case, main, near, run, sleep_us, within  # noqa: E402
+
+TICK = 1000             # us
+RTO_MIN = 10000
+
+
+def insmod(*parameters):
+    run("insmod", os.environ["FINETCP_KO"], *parameters)
+
+
+def rmmod():
+    run("rmmod", "finetcp")
+
+
+def check_alive(connection):
+    connection.lose(False)
+    connection.receive()
+    connection.exchange(10)
+
+
+@case
+def insmod__during_backoff(lab):
+    """The pending deadline stays on the wheel, the next one does not"""
+    # 11 ticks on the wheel, which has RTO_MIN and the round trip rounded up
+    lab.sysctl("a", tcp_rto_min_us=RTO_MIN, tcp_early_retrans=0)
+    wire = lab.capture()
+    with lab.connect() as c:
+        c.lose()
+        wire.segments()
+        c.send()
+        sleep_us(50_000)        # within the third wait
+        try:
+            insmod()
+            sleep_us(400_000)
+            gaps = wire.gaps()
+            for n in range(3):
+                within(f"retransmission {n + 1}", gaps[n], RTO_MIN + 50 << n, (11 << n) * TICK * 9 / 8 + 2 * TICK)
+            for n in range(3, 5):
+                near(f"retransmission {n + 1}", gaps[n], RTO_MIN + 50 << n, 10 << n)
+            check_alive(c)
+        finally:
+            rmmod()
+
+
+@case
+def rmmod__during_backoff(lab):
+    """The pending deadline is kept within a tick"""
+    insmod()
+    lab.sysctl("a", tcp_rto_min=RTO_MIN, tcp_early_retrans=0)
+    wire = lab.capture()
+    with lab.connect() as c:
+        rto = c.info()[0]
+        c.lose()
+        wire.segments()
+        c.send()
+        sleep_us(50_000)        # within the third wait
+        rmmod()
+        sleep_us(400_000)
+        gaps = wire.gaps()
+        for n in range(2):
+            near(f"retransmission {n + 1}", gaps[n], rto << n)
+        within("retransmission 3", gaps[2], rto << 2, (rto << 2) + 2 * TICK)
+        for n in range(3, 5):
+            within(f"retransmission {n + 1}", gaps[n], rto << n, (11 << n) * TICK * 9 / 8 + 2 * TICK)
+        check_alive(c)
+
+
+@case
+def rmmod__nothing_left(lab):
+    """Without the module the kernel is as before: its files, its bounds, its times"""
+    insmod()
+    rmmod()
+    assert not os.path.exists("/proc/net/finetcp_stat")
+    lab.sysctl("a", tcp_rto_min_us=1)
+    lab.sysctl("a", tcp_rto_min_us=200000, tcp_early_retrans=0)
+    wire = lab.capture()
+    with lab.connect() as c:
+        near("tcpi_rto", c.info()[0], 201000, 0)
+        c.lose()
+        wire.segments()
+        c.send()
+        sleep_us(300_000)
+        within("retransmission", wire.gaps()[0], 201000, 211000)
+
+
+@case
+def insmod__twenty_times(lab):
+    """In the middle of traffic"""
+    lab.sysctl("a", tcp_rto_min_us=200)
+    with lab.connect() as c:
+        for _ in range(20):
+            insmod()
+            c.exchange(5)
+            c.send()
+            rmmod()
+            c.receive()
+            c.exchange(5)
+
+
+@case("0", "-1", "200001", "2147483648", "x")
+def rto_min_floor__refused(_, value):
+    refused = subprocess.run(["insmod", os.environ["FINETCP_KO"], f"rto_min_floor={value}"],
+                             stderr=subprocess.PIPE, text=True, check=False)
+    assert refused.returncode, "it was loaded"
+    assert not os.path.exists("/sys/module/finetcp")
+    # insmod itself says what kind of error it was
+    assert "Invalid parameters" in refused.stderr or "out of range" in refused.stderr, refused.stderr
+
+
+@case(1, 200, 200000)
+def rto_min_floor__bounds_the_sysctl(lab, floor):
+    insmod(f"rto_min_floor={floor}")
+    try:
+        lab.sysctl("a", tcp_rto_min=floor)
+        try:
+            lab.sysctl("a", tcp_rto_min=floor - 1)
+        except OSError:
+            return
+        raise AssertionError(f"{floor - 1} was taken")
+    finally:
+        rmmod()
+
+
+if __name__ == "__main__":
+    main()

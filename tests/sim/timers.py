@@ -1,0 +1,214 @@
+#!/usr/bin/python3 -B
+# SPDX-License-Identifier: GPL-2.0
+# guest: --kernel patched
+"""When does TCP send again? To the microsecond, on the virtual clock.
+
+The round trip is steady, 50 us and a little (a look at the virtual clock takes
+some nanoseconds). So after a few exchanges nothing is left of the variance but
+its floor, the minimal timeout: the timeout is 50 us more than that.
+"""
+
+import os
+import socket
+import sys
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.realpath(__file__)), ".."))
+from lab import case, main, near, run, sleep_us, within  # noqa: E402
+
+RTT = 50
+ROUGHLY = 12            # us
+SETTLE = 300            # exchanges until a sample in milliseconds (the timestamps') is forgotten
+RTO_MINS = 50, 200, 1000, 10000, 200000
+
+
+def settings(lab, rto_min, probes=False):
+    lab.sysctl("a", tcp_rto_min=rto_min, tcp_early_retrans=3 if probes else 0)
+
+
+def check_timeout(connection, wire, want):
+    """Lose one segment"""
+    rto = connection.info()[0]
+    near("tcpi_rto", rto, want, ROUGHLY)
+    connection.lose()
+    wire.segments()
+    connection.send()
+    sleep_us(1.5 * rto)
+    (gap,) = wire.gaps()
+    near("first retransmission", gap, rto)
+    connection.lose(False)
+    connection.receive()
+
+
+def check_first_timeout(lab, rto_min, family):
+    settings(lab, rto_min)
+    wire = lab.capture()
+    with lab.connect(family) as c:
+        near("tcpi_rtt", c.info()[1], RTT, ROUGHLY)
+        check_timeout(c, wire, RTT + rto_min)
+
+
+@case(*RTO_MINS)
+def first_timeout(lab, rto_min):
+    check_first_timeout(lab, rto_min, socket.AF_INET)
+
+
+@case(*RTO_MINS)
+def first_timeout_ipv6(lab, rto_min):
+    check_first_timeout(lab, rto_min, socket.AF_INET6)
+
+
+@case
+def first_timeout__long_path(lab):
+    """A long path keeps a long timeout: the minimum is the floor of the variance only"""
+    settings(lab, 200)
+    lab.delay(30000)
+    wire = lab.capture()
+    with lab.connect(exchanges=100) as c:
+        near("tcpi_rtt", c.info()[1], 30000, ROUGHLY)
+        check_timeout(c, wire, 30200)
+
+
+@case
+def first_timeout__route_before_sysctl(lab):
+    settings(lab, 200)
+    run("ip", "-n", "a", "route", "change", "10.0.0.0/24", "dev", "e0", "rto_min", "7ms")
+    wire = lab.capture()
+    with lab.connect() as c:
+        check_timeout(c, wire, RTT + 7000)
+
+
+@case(50, 200, 10000)
+def backoff_doubles(lab, rto_min):
+    """Up to a second; beyond, the timer wheel may round up by 1/16 and a tick"""
+    settings(lab, rto_min)
+    wire = lab.capture()
+    with lab.connect() as c:
+        rto = c.info()[0]
+        c.lose()
+        wire.segments()
+        c.send()
+        sleep_us(6_000_000)
+        gaps = wire.gaps()
+        within("retransmissions", len(gaps), 8, 20)
+        for n, gap in enumerate(gaps):
+            want = rto << n
+            if want <= 1_000_000:
+                near(f"retransmission {n + 1}", gap, want)
+            else:
+                within(f"retransmission {n + 1}", gap, want - 5, want * 17 / 16 + 2000)
+        # An answer ends the backoff.
+        c.lose(False)
+        c.receive()
+        c.exchange(SETTLE)
+        near("tcpi_rto", c.info()[0], RTT + rto_min, ROUGHLY)
+
+
+@case
+def loss_probe__two_in_flight(lab):
+    """RFC 8985, 7.2: after two round trips, and the timeout counts from there"""
+    settings(lab, 10000, probes=True)
+    wire = lab.capture()
+    with lab.connect() as c:
+        rto, rtt = c.info()
+        c.lose()
+        wire.segments()
+        c.send(2)
+        sleep_us(1.5 * rto)
+        (_, first, _), (t1, second, _), (t2, probe, _), (t3, again, _) = wire.segments()
+        near("probe", t2 - t1, 2 * rtt)
+        near("sequence number of the probe", probe, second, 0)
+        near("timeout", t3 - t2, rto)
+        near("sequence number of the retransmission", again, first, 0)
+
+
+@case
+def loss_probe__one_in_flight(lab):
+    """It allows for a delayed acknowledgement, but is not later than the timeout"""
+    settings(lab, 10000, probes=True)
+    wire = lab.capture()
+    with lab.connect() as c:
+        rto, rtt = c.info()
+        before = nstat(lab, "TCPLossProbes")
+        c.lose()
+        wire.segments()
+        c.send()
+        sleep_us(1.5 * rto)
+        near("probe", wire.gaps()[0], min(2 * rtt + 10000, rto))
+        near("probes", nstat(lab, "TCPLossProbes") - before, 1, 0)
+
+
+@case
+def reordering_timer(lab):
+    """RFC 8985, 6.2: a quarter of the round trip after the acknowledgement of a later segment"""
+    settings(lab, 10000)
+    wire = lab.capture()
+    with lab.connect() as c:
+        rtt = c.info()[1]
+        wire.segments()
+        c.lose()
+        c.send()
+        c.lose(False)
+        c.send()
+        c.receive(2)
+        (t0, first, _), _, (t2, again, _) = wire.segments()
+        near("retransmission", t2 - t0, rtt + rtt // 4)
+        near("its sequence number", again, first, 0)
+
+
+@case(50, 10000)
+def deadline_moves__one_expiry_a_timeout(lab, rto_min):
+    """A deadline that moves later does not touch the clock, and none is left behind"""
+    settings(lab, rto_min)
+    with lab.connect() as c:
+        before = lab.stat()
+        c.exchange(1000)
+        after = lab.stat()
+        grown = {name: after[name] - before[name] for name in after}
+        # a thousand deadlines, in 50 ms
+        near("deadlines", grown["TimersStarted"] + grown["TimersRearmed"], 1000, 20)
+        if rto_min >= 10000:
+            within("TimersStarted", grown["TimersStarted"] + grown["TimersEarly"], 1, 10)
+        near("TimersFired", grown["TimersFired"], 0, 0)
+        sleep_us(1_000_000)
+        near("TimersFired when all is acknowledged", lab.stat()["TimersFired"], after["TimersFired"], 0)
+        near("timers on the clock", armed_timers(), 0, 0)
+        c.lose()
+        c.send()
+        near("timers on the clock", armed_timers(), 1, 0)
+    near("timers on the clock after the abort", armed_timers(), 0, 0)
+
+
+@case
+def live_change__next_timer_start(lab):
+    """A connection follows a change of the minimum, down and up"""
+    settings(lab, 200000)
+    wire = lab.capture()
+    with lab.connect() as c:
+        for rto_min in 200000, 200, 200000, 1000, 50:
+            settings(lab, rto_min)
+            check_timeout(c, wire, RTT + rto_min)
+            c.exchange(SETTLE)
+
+
+@case
+def live_change__other_namespace(lab):
+    settings(lab, 200)
+    lab.sysctl("b", tcp_rto_min=3000)
+    wire = lab.capture()
+    with lab.connect() as c:
+        check_timeout(c, wire, RTT + 200)
+
+
+def nstat(lab, name):
+    with lab.on("a"), open("/proc/net/netstat", encoding="ascii") as f:
+        lines = [line.split() for line in f if line.startswith("TcpExt:")]
+    return int(lines[1][lines[0].index(name)])
+
+
+def armed_timers():
+    with open("/proc/timer_list", encoding="ascii") as f:
+        return sum("finetcp" in line for line in f if line.startswith(" #"))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,92 @@
+#!/usr/bin/python3 -B
+# SPDX-License-Identifier: GPL-2.0
+# guest: --kernel patched --smp 2 --no-module
+# guest: --kernel debug --smp 2 --no-module
+"""The module comes and goes on two processors, under traffic that loses packets
+and timers that expire meanwhile. No connection may be lost."""
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import time
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.realpath(__file__)), ".."))
+from lab import case, main, run  # noqa: E402
+
+DEBUG = os.environ["FINETCP_KERNEL"] == "debug"
+TIMES = 20 if DEBUG else 50
+STREAMS = 4
+
+
+def insmod():
+    run("insmod", os.environ["FINETCP_KO"])
+
+
+def rmmod():
+    run("rmmod", "finetcp")
+
+
+@case
+def load_unload__under_iperf3(lab):
+    lab.lossy(1)
+    lab.sysctl("a", tcp_rto_min_us=200)
+    server = subprocess.Popen(["ip", "netns", "exec", "b", "iperf3", "-s", "-1"], stdout=subprocess.DEVNULL)
+    time.sleep(2)
+    client = subprocess.Popen(
+        ["ip", "netns", "exec", "a", "iperf3", "-c", "10.0.0.2", "-P", str(STREAMS), "-t", "600", "-J"],
+        stdout=subprocess.PIPE, text=True)
+    try:
+        for n in range(TIMES):
+            insmod()
+            time.sleep(0.01 * (n % 10))
+            rmmod()
+            assert client.poll() is None, "iperf3 ended: " + client.communicate()[0]
+    finally:
+        # It then reports as at the end of its time.
+        client.send_signal(2)
+        report = json.loads(client.communicate(timeout=60)[0])
+        server.wait(60)
+    assert report.get("error", "interrupt").startswith("interrupt"), report["error"]
+    streams = report["end"]["streams"]
+    assert len(streams) == STREAMS
+    for stream in streams:
+        assert stream["sender"]["bytes"] > 1 << 20, stream
+        assert stream["sender"]["retransmits"] > 0, stream
+
+
+@case
+def load_unload__bytes_are_right(lab):
+    """Bulk transfers with a checksum, in both states and across the change"""
+    lab.lossy(1)
+    lab.sysctl("a", tcp_rto_min_us=200)
+    with lab.connect() as c, contextlib.ExitStack() as stack:
+        changes = subprocess.Popen(
+            ["sh", "-c", f"for i in $(seq {TIMES // 2}); do insmod $FINETCP_KO && rmmod finetcp || exit; done"])
+        stack.callback(changes.wait)
+        while changes.poll() is None:
+            c.transfer(1 << 20)
+        assert changes.returncode == 0
+
+
+@case
+def rmmod__while_timers_fire(lab):
+    """A hundred sockets that wait for all kinds of timeouts"""
+    lab.sysctl("a", tcp_rto_min_us=500)
+    for _ in range(3 if DEBUG else 10):
+        insmod()
+        with contextlib.ExitStack() as stack:
+            connections = [stack.enter_context(lab.connect(exchanges=3)) for _ in range(20 if DEBUG else 100)]
+            for c in connections:
+                c.lose()
+                c.send(2)
+            rmmod()
+            for c in connections:
+                c.lose(False)
+            for c in connections:
+                c.receive(2)
+
+
+if __name__ == "__main__":
+    main()
