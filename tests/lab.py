@@ -62,7 +62,7 @@ def main():
         except Exception as error:
             failed += 1
             verdict = "not ok"
-            print("# " + str(error or repr(error)).replace("\n", "\n# "))
+            print("# " + (str(error) or repr(error)).replace("\n", "\n# "))
             for frame in traceback.extract_tb(error.__traceback__)[1:]:
                 print(f"#   {os.path.basename(frame.filename)}:{frame.lineno}: {frame.line}")
         print(f"{verdict} {number} {name}{more}", flush=True)
@@ -92,7 +92,7 @@ class Lab:
 
     def __init__(self, rtt_us=50):
         self.rtt_us = rtt_us
-        self.neighbours = False
+        self.met = set()
         self.home = None
 
     def __enter__(self):
@@ -151,9 +151,9 @@ class Lab:
         with self.on(host), open("/proc/net/finetcp_stat", encoding="ascii") as f:
             return {name: int(value) for name, value in map(str.split, f)}
 
-    def capture(self, empty=False):
+    def capture(self, empty=False, incoming=False):
         with self.on("a"):
-            return Capture(empty)
+            return Capture(empty, incoming)
 
     def connect(self, family=socket.AF_INET, protocol=0, exchanges=30):
         """A connection from a to b whose round-trip time is well known to a"""
@@ -169,9 +169,9 @@ class Lab:
         for s in a, b:
             s.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         connection = Connection(a, b)
-        if family == socket.AF_INET6 and not self.neighbours:
-            # The first one has waited for its neighbour.
-            self.neighbours = True
+        if family not in self.met:
+            # The first one has waited for the link and for its neighbour.
+            self.met.add(family)
             connection.close()
             return self.connect(family, protocol, exchanges)
         connection.exchange(exchanges)
@@ -247,10 +247,11 @@ class Connection:
 
 
 class Capture:
-    """The segments with data that leave a host, or all of them"""
+    """The segments with data that leave a host; or that come; or those without data too"""
 
-    def __init__(self, empty):
+    def __init__(self, empty, incoming):
         self.empty = empty
+        self.incoming = incoming
         self.socket = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
         self.socket.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
@@ -262,7 +263,7 @@ class Capture:
         with contextlib.suppress(BlockingIOError):
             while True:
                 frame, extra, _, address = self.socket.recvmsg(2048, 256, socket.MSG_DONTWAIT)
-                if address[2] != socket.PACKET_OUTGOING:
+                if (address[2] != socket.PACKET_OUTGOING) != self.incoming:
                     continue
                 if frame[12:14] == b"\x08\x00" and frame[23] == socket.IPPROTO_TCP:
                     tcp, end = 14 + (frame[14] & 15) * 4, 14 + int.from_bytes(frame[16:18], "big")

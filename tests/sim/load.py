@@ -30,6 +30,14 @@ def check_alive(connection):
 
 
 @case
+def insmod__says_resolution(_):
+    sleep_us(100_000)       # The clock turns to high resolution at its first ticks.
+    insmod()
+    rmmod()
+    assert "finetcp: TCP retransmit timers at a resolution of 1 ns" in run("dmesg")
+
+
+@case
 def insmod__during_backoff(lab):
     """The pending deadline stays on the wheel, the next one does not"""
     # 11 ticks on the wheel, which has RTO_MIN and the round trip rounded up

@@ -11,6 +11,7 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.realpath(__file__)), "..
 from lab import IPPROTO_MPTCP, case, main, near, run, sleep_us, within  # noqa: E402
 
 def check_transfer(lab, family):
+    lab.connect(family, IPPROTO_MPTCP).close()
     before = lab.stat()["Sockets"]
     with lab.connect(family, IPPROTO_MPTCP, exchanges=5) as c:
         subflows = run("ip", "netns", "exec", "a", "ss", "-tni")

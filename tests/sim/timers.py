@@ -11,6 +11,7 @@ its floor, the minimal timeout: the timeout is 50 us more than that.
 import os
 import socket
 import sys
+import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.realpath(__file__)), ".."))
 from lab import case, main, near, run, sleep_us, within  # noqa: E402
@@ -154,6 +155,24 @@ def reordering_timer(lab):
         (t0, first, _), _, (t2, again, _) = wire.segments()
         near("retransmission", t2 - t0, rtt + rtt // 4)
         near("its sequence number", again, first, 0)
+
+
+@case(200, 1999, 200000)
+def delayed_ack(lab, rto_min):
+    """Not delayed where the sender, with the same settings, would take the delay for a loss"""
+    lab.sysctl("b", tcp_rto_min=rto_min)
+    wire = lab.capture(empty=True, incoming=True)
+    with lab.connect() as c:
+        wire.segments()
+        c.send()
+        sent = time.time() * 10**6
+        c.receive()
+        sleep_us(100_000)
+        ((t, _, _),) = wire.segments()
+        if rto_min < 2000:
+            near("acknowledgement", t - sent, RTT, ROUGHLY)
+        else:
+            within("acknowledgement", t - sent, 38_000, 45_000)
 
 
 @case(50, 10000)

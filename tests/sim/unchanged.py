@@ -58,7 +58,7 @@ def default__retransmissions(lab):
 def default__syn(lab):
     """RFC 6298: a second before the first sample"""
     lab.sysctl("a", tcp_syn_linear_timeouts=0)
-    lab.connect().close()       # so that the first SYN need not wait for ARP
+    lab.connect().close()       # or the first SYN waits for ARP
     wire = lab.capture(empty=True)
     with lab.on("a"), socket.socket() as s:
         s.setsockopt(socket.IPPROTO_IP, socket.IP_TOS, LOST)
