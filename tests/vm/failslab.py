@@ -60,7 +60,8 @@ def no_memory__wheel_serves(lab):
             c.transfer(100000)
         after = lab.stat()
         within("AllocFailures since", after["AllocFailures"] - without["AllocFailures"], 0, 1000)
-        within("Sockets since", after["Sockets"] - without["Sockets"], 1, 10)
+        # Some may have had one before: in softirq, whose allocations do not fail.
+        within("Sockets", after["Sockets"] - before["Sockets"], 10, 10)
 
 
 if __name__ == "__main__":
