@@ -2,9 +2,9 @@
 
 //! High-resolution timers that can be cancelled without waiting.
 //!
-//! [`kernel::time::hrtimer`] ties a timer to a handle whose drop waits for the callback. A timer
-//! that is started and stopped under a lock which its callback takes needs less than that: to
-//! try, and to be told what became of it.
+//! [`kernel::time::hrtimer`] ties a started timer to a handle whose drop waits for the callback. A
+//! timer that is started and stopped under a lock which its callback takes needs less than that:
+//! to try. Here only the end of the timer itself waits.
 //!
 //! ```text
 //!            start                 expires
@@ -30,23 +30,14 @@ pub(crate) type Callback =
 /// Clock and context of every [`HrTimer`]: absolute times, on the CPU that starts it, in softirq.
 const MODE: bindings::hrtimer_mode = bindings::hrtimer_mode_HRTIMER_MODE_ABS_PINNED_SOFT;
 
-/// What [`HrTimer::try_cancel`] found.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Cancel {
-    /// The timer was queued, and is no more: its callback will not run.
-    Cancelled,
-    /// The timer was not queued.
-    Idle,
-    /// The callback is running on another CPU (or calls this).
-    Running,
-}
-
 /// A one-shot timer on `CLOCK_MONOTONIC`, whose callback runs in softirq.
+///
+/// Its drop cancels it and waits for the callback, which therefore must not be what drops it.
 ///
 /// # Invariants
 ///
 /// `inner` has been set up by `hrtimer_setup()`.
-#[pin_data]
+#[pin_data(PinnedDrop)]
 #[repr(transparent)]
 pub(crate) struct HrTimer {
     #[pin]
@@ -63,7 +54,7 @@ impl HrTimer {
     ///
     /// # Safety
     ///
-    /// `callback` must be sound to call with a pointer to the timer whenever one has been started.
+    /// `callback` must be sound to call with a pointer to the timer as long as that is not dropped.
     pub(crate) unsafe fn new(callback: Callback) -> impl PinInit<Self> {
         pin_init!(Self {
             // INVARIANT: Set up right here.
@@ -91,28 +82,23 @@ impl HrTimer {
     /// Starts the timer, or moves it if it is queued.
     ///
     /// `expires` is in nanoseconds of `CLOCK_MONOTONIC`; what lies in the past expires at once.
-    /// Callable in any context but NMI.
-    ///
-    /// # Safety
-    ///
-    /// The timer must stay where it is until it has expired, its callback has returned, or it has
-    /// been cancelled.
+    /// While the callback runs, the timer is queued for another run. Callable in any context but
+    /// NMI.
     #[inline]
-    pub(crate) unsafe fn start(&self, expires: u64) {
+    pub(crate) fn start(&self, expires: u64) {
         let expires = i64::try_from(expires).unwrap_or(i64::MAX);
-        // SAFETY: By the type's invariant and the caller's promise.
+        // SAFETY: By the type's invariant; the timer is pinned, and its drop cancels it.
         unsafe { bindings::hrtimer_start_range_ns(self.inner.get(), expires, 0, MODE) }
     }
 
     /// Cancels the timer unless its callback is running. Never waits.
+    ///
+    /// Returns whether it has cancelled the timer. If not, the timer was idle, or the callback is
+    /// running; in that case the timer may be queued as well, and stays so.
     #[inline]
-    pub(crate) fn try_cancel(&self) -> Cancel {
+    pub(crate) fn try_cancel(&self) -> bool {
         // SAFETY: By the type's invariant.
-        match unsafe { bindings::hrtimer_try_to_cancel(self.inner.get()) } {
-            0 => Cancel::Idle,
-            1.. => Cancel::Cancelled,
-            _ => Cancel::Running,
-        }
+        unsafe { bindings::hrtimer_try_to_cancel(self.inner.get()) == 1 }
     }
 
     /// Cancels the timer and waits for its callback. Returns whether it was queued.
@@ -122,6 +108,13 @@ impl HrTimer {
     pub(crate) fn cancel(&self) -> bool {
         // SAFETY: By the type's invariant.
         unsafe { bindings::hrtimer_cancel(self.inner.get()) != 0 }
+    }
+}
+
+#[pinned_drop]
+impl PinnedDrop for HrTimer {
+    fn drop(self: Pin<&mut Self>) {
+        self.cancel();
     }
 }
 
@@ -184,7 +177,7 @@ mod tests {
         /// Called with the timer of a [`Counting`].
         unsafe extern "C" fn expired(timer: *mut bindings::hrtimer) -> bindings::hrtimer_restart {
             let timer: *mut HrTimer = timer.cast();
-            // SAFETY: It is the timer of a `Counting` that waits for it.
+            // SAFETY: It is the timer of a `Counting`, whose drop waits for this.
             let this = unsafe { &*kernel::container_of!(timer, Self, timer) };
             this.expiries
                 .store(this.expiries.load(Acquire) + 1, Release);
@@ -195,13 +188,12 @@ mod tests {
     #[test]
     fn try_cancel__idle_then_queued() -> Result {
         let counting = Counting::new()?;
-        assert_eq!(counting.timer.try_cancel(), Cancel::Idle);
-        // SAFETY: It is cancelled before it goes.
-        unsafe { counting.timer.start(now() + 1_000_000_000) };
+        assert!(!counting.timer.try_cancel());
+        counting.timer.start(now() + 1_000_000_000);
         assert!(counting.timer.is_queued());
-        assert_eq!(counting.timer.try_cancel(), Cancel::Cancelled);
+        assert!(counting.timer.try_cancel());
         assert!(!counting.timer.is_queued());
-        assert_eq!(counting.timer.try_cancel(), Cancel::Idle);
+        assert!(!counting.timer.try_cancel());
         assert!(!counting.timer.cancel());
         assert_eq!(counting.expiries.load(Acquire), 0);
         Ok(())
@@ -211,8 +203,7 @@ mod tests {
     fn start__expires_once_not_before() -> Result {
         let counting = Counting::new()?;
         let due = now() + 2_000_000;
-        // SAFETY: It is cancelled before it goes.
-        unsafe { counting.timer.start(due) };
+        counting.timer.start(due);
         while counting.expiries.load(Acquire) == 0 && now() < due + 5_000_000_000 {
             fsleep(Delta::from_micros(100));
         }
@@ -226,11 +217,8 @@ mod tests {
     #[test]
     fn start__moves_queued_timer() -> Result {
         let counting = Counting::new()?;
-        // SAFETY: It is cancelled before it goes.
-        unsafe {
-            counting.timer.start(now() + 60_000_000_000);
-            counting.timer.start(now());
-        }
+        counting.timer.start(now() + 60_000_000_000);
+        counting.timer.start(now());
         fsleep(Delta::from_millis(5));
         assert!(!counting.timer.cancel());
         assert_eq!(counting.expiries.load(Acquire), 1);

@@ -7,13 +7,16 @@
 
 use core::ptr::{
     addr_of,
-    addr_of_mut,
     NonNull, //
 };
 use kernel::{
     bindings,
     types::Opaque, //
 };
+
+// Rust must see the fields where C has them.
+const _: () = assert!(size_of::<bindings::sock>() == bindings::SOCK_SIZE);
+const _: () = assert!(size_of::<bindings::tcp_sock>() == bindings::TCP_SOCK_SIZE);
 
 /// A TCP socket that the current context has locked.
 ///
@@ -154,10 +157,9 @@ impl LockedSock {
     /// Hands the pending event to the timer wheel, at the expiry that it had here.
     pub(crate) fn start_wheel(&mut self) {
         let sk = self.as_ptr();
-        // SAFETY: By the type's invariant. In a TCP socket this is the active union member, and
-        // an idle timer's expiry may be read.
+        // SAFETY: By the type's invariant. An idle timer's expiry may be read.
         unsafe {
-            let timer = addr_of_mut!((*sk).__bindgen_anon_3.tcp_retransmit_timer);
+            let timer = bindings::sk_retransmit_timer(sk);
             bindings::sk_reset_timer(sk, timer, (*timer).expires);
         }
     }
@@ -174,7 +176,8 @@ pub(crate) struct SockRef(NonNull<bindings::sock>);
 unsafe impl Send for SockRef {}
 
 impl SockRef {
-    /// Takes a reference unless the socket is being freed.
+    /// Takes a reference unless the socket is being freed. Acquires what happened before its
+    /// first reference.
     ///
     /// # Safety
     ///
@@ -183,6 +186,14 @@ impl SockRef {
         // SAFETY: By the caller's promise.
         // INVARIANT: It returns whether it has taken a reference.
         unsafe { bindings::sock_hold_not_zero(sk.as_ptr()) }.then_some(Self(sk))
+    }
+
+    /// Runs the kernel's handler of the retransmit timer, or leaves that to who owns the socket.
+    ///
+    /// Context: softirq.
+    pub(super) fn run_write_timer(&self) {
+        // SAFETY: By the type's invariant.
+        unsafe { bindings::tcp_run_write_timer(self.0.as_ptr()) }
     }
 
     /// Runs `f` with the socket locked. Sleeps.

@@ -1,22 +1,27 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A socket's timer, with the references that it needs while it is queued.
+//! A socket's timer, which knows its socket without holding it.
 //!
-//! A queued timer owns two references: one on the socket, which its callback will lock, and one
-//! on itself. Who takes the timer from the queue (the callback, or a successful cancel) owns them
-//! from then on. They are not stored anywhere: being queued is what stands for them.
+//! Starting and stopping is what TCP does with every ACK, so neither touches a reference count.
+//! Instead the expiry asks for a reference on the socket, and goes without if the socket is gone:
+//!
+//! - the memory of TCP sockets is `SLAB_TYPESAFE_BY_RCU`, so within an RCU read-side critical
+//!   section a reference can be asked for, though what answers may be another socket by now;
+//! - the pointer to the socket is cleared before the socket lets go of its timer: who has a
+//!   reference and still finds the pointer has the right socket;
+//! - the timer's own memory waits for a grace period and for the callback.
 
 use super::{
-    hrtimer::{
-        Cancel,
-        HrTimer, //
-    },
+    hrtimer::HrTimer,
     sock::{
         LockedSock,
         SockRef, //
     },
 };
-use core::ptr::NonNull;
+use core::ptr::{
+    null_mut,
+    NonNull, //
+};
 use kernel::{
     bindings,
     list::{
@@ -27,8 +32,12 @@ use kernel::{
     },
     prelude::*,
     sync::{
-        Arc,
-        ArcBorrow, //
+        atomic::{
+            Atomic,
+            Relaxed, //
+        },
+        rcu,
+        Arc, //
     },
     types::Opaque, //
 };
@@ -39,8 +48,8 @@ use kernel::{
 ///
 /// # Invariants
 ///
-/// - While `timer` is queued, it owns a reference on `sk` and one on `self`.
-/// - `sk` points to the memory of a TCP socket as long as a socket refers to `self`.
+/// `sk` is null, or points to a TCP socket that has not been freed. It is cleared under the lock
+/// of the socket, and before the socket can be freed.
 #[pin_data]
 pub(crate) struct SockTimer<T> {
     #[pin]
@@ -48,13 +57,13 @@ pub(crate) struct SockTimer<T> {
     #[pin]
     links: ListLinks,
     rcu: Opaque<bindings::callback_head>,
-    sk: NonNull<bindings::sock>,
+    sk: Atomic<*mut bindings::sock>,
     data: T,
 }
 
-// SAFETY: `sk` is only a pointer: what is done with it takes the references described above.
+// SAFETY: What is done with `sk` may be done anywhere; see `Self::sock()`.
 unsafe impl<T: Send> Send for SockTimer<T> {}
-// SAFETY: As above; all shared methods are those of `HrTimer`, which is `Sync`.
+// SAFETY: As above; `timer` is `Sync`, and `rcu` is used once, by `release()`.
 unsafe impl<T: Sync> Sync for SockTimer<T> {}
 
 impl_list_arc_safe! {
@@ -66,21 +75,23 @@ impl_list_item! {
 
 impl<T: Send + Sync + 'static> SockTimer<T> {
     /// Allocates an idle timer for `sk`. Does not sleep.
-    pub(crate) fn new(sk: &LockedSock, data: T) -> Result<ListArc<Self>> {
-        // A reference that points to a socket is not null.
-        let sk = NonNull::new(sk.as_ptr()).ok_or(EINVAL)?;
-        let timer = ListArc::pin_init(
+    ///
+    /// # Safety
+    ///
+    /// It must go to [`Self::release`] before `sk` is freed.
+    pub(super) unsafe fn new(sk: &LockedSock, data: T) -> Result<ListArc<Self>> {
+        ListArc::pin_init(
             try_pin_init!(Self {
-                // SAFETY: `expired` needs a timer within `Self` that was started by `arm()`.
+                // SAFETY: `expired` needs a timer within `Self`.
                 timer <- unsafe { HrTimer::new(Self::expired) },
                 links <- ListLinks::new(),
                 rcu: Opaque::zeroed(),
-                sk,
+                // INVARIANT: By the caller's promise.
+                sk: Atomic::new(sk.as_ptr()),
                 data,
             }? Error),
             GFP_ATOMIC | __GFP_NOWARN,
-        )?;
-        Ok(timer)
+        )
     }
 
     /// What the owner knows of the timer.
@@ -96,106 +107,73 @@ impl<T: Send + Sync + 'static> SockTimer<T> {
     }
 
     /// Starts the timer, or moves it, to `expires` ns of `CLOCK_MONOTONIC`.
-    ///
-    /// `sk` is the timer's socket: its lock is what keeps two calls apart.
-    pub(crate) fn arm(this: ArcBorrow<'_, Self>, sk: &LockedSock, expires: u64) {
-        debug_assert_eq!(sk.as_ptr(), this.sk.as_ptr());
-        // Not a move of the queued timer: between the question whether it is queued and the
-        // start, it might expire, and its references with it.
-        if this.timer.try_cancel() != Cancel::Cancelled {
-            // SAFETY: The socket is locked, so somebody holds a reference on it.
-            unsafe { bindings::sock_hold(sk.as_ptr()) };
-            let _ = Arc::into_raw(Arc::from(this));
-        }
-        // INVARIANT: The references are those of the cancelled timer, or the two just taken.
-        // SAFETY: The timer owns a reference on `self`, which does not move.
-        unsafe { this.timer.start(expires) };
+    #[inline]
+    pub(crate) fn arm(&self, expires: u64) {
+        self.timer.start(expires);
     }
 
-    /// Cancels the timer unless its callback is running. Returns whether it was queued.
-    ///
-    /// The caller holds a reference on the socket.
-    pub(crate) fn disarm(this: ArcBorrow<'_, Self>) -> bool {
-        let cancelled = this.timer.try_cancel() == Cancel::Cancelled;
-        if cancelled {
-            // SAFETY: The timer was queued, and we have taken it from the queue.
-            unsafe { Self::put(this) };
-        }
-        cancelled
+    /// Cancels the timer unless its callback is running. Returns whether it has cancelled it.
+    #[inline]
+    pub(crate) fn disarm(&self) -> bool {
+        self.timer.try_cancel()
     }
 
     /// Cancels the timer and waits for its callback. Returns whether it was queued.
     ///
-    /// The caller holds a reference on the socket, and not its spin lock.
-    pub(crate) fn disarm_sync(this: ArcBorrow<'_, Self>) -> bool {
-        let cancelled = this.timer.cancel();
-        if cancelled {
-            // SAFETY: The timer was queued, and we have taken it from the queue.
-            unsafe { Self::put(this) };
-        }
-        cancelled
+    /// The caller must not hold the socket's spin lock.
+    pub(crate) fn disarm_sync(&self) -> bool {
+        self.timer.cancel()
     }
 
-    /// Returns a reference on the socket, if it is not being freed.
+    /// Returns a reference on the socket, unless it is gone.
+    pub(crate) fn sock(&self) -> Option<SockRef> {
+        let _rcu = rcu::read_lock();
+        let sk = NonNull::new(self.sk.load(Relaxed))?;
+        // SAFETY: By the type's invariant the socket was there within this critical section, so
+        // this is the memory of a TCP socket until its end.
+        let sk = unsafe { SockRef::try_new(sk) }?;
+        // Is it ours, or did another take its place before we had the reference? In that case
+        // this finds the pointer cleared: `try_new()` acquires what came before the other's
+        // first reference.
+        (!self.sk.load(Relaxed).is_null()).then_some(sk)
+    }
+
+    /// Ends the timer of `sk`: nothing of it will run after the next grace period, and then its
+    /// memory goes. Whoever unloads the code of `T` waits for that with `rcu_barrier()`.
     ///
     /// # Safety
     ///
-    /// A socket must refer to `self` while this runs.
-    pub(crate) unsafe fn sock(&self) -> Option<SockRef> {
-        // SAFETY: By the type's invariant and the caller's promise.
-        unsafe { SockRef::try_new(self.sk) }
-    }
-
-    /// Drops `this` when no RCU read-side critical section uses it any more.
-    ///
-    /// Whoever unloads the code of `T` waits for that with `rcu_barrier()`.
-    pub(crate) fn drop_rcu(this: Arc<Self>) {
+    /// `this` must be the timer of `sk`, and this its first release.
+    pub(super) unsafe fn release(this: Arc<Self>, _sk: &mut LockedSock) {
+        this.sk.store(null_mut(), Relaxed);
         let this = Arc::into_raw(this);
-        // SAFETY: `this` points to a live object. Its `rcu` is used only here, and only once:
-        // the socket's reference is one of a kind.
+        // SAFETY: `this` points to a live object, whose `rcu` nobody else uses.
         unsafe { bindings::call_rcu((*this).rcu.get(), Some(Self::drop_now)) }
     }
 
-    /// Drops what [`Self::drop_rcu`] was given.
+    /// Drops what [`Self::release`] was given, and with the last reference cancels the timer.
     ///
     /// # Safety
     ///
-    /// Called by RCU with what [`Self::drop_rcu`] passed to it.
+    /// Called by RCU with what [`Self::release`] passed to it.
     unsafe extern "C" fn drop_now(head: *mut bindings::callback_head) {
         let head: *mut Opaque<bindings::callback_head> = head.cast();
         // SAFETY: `head` is the `rcu` of a `Self` that came from `Arc::into_raw()`.
         drop(unsafe { Arc::<Self>::from_raw(kernel::container_of!(head, Self, rcu)) });
     }
 
-    /// Drops the references of the queue.
-    ///
-    /// # Safety
-    ///
-    /// The caller has taken the timer from the queue, and now owns what the timer did.
-    unsafe fn put(this: ArcBorrow<'_, Self>) {
-        let again = Arc::into_raw(Arc::from(this));
-        // SAFETY: By the caller's promise the references are ours; the second on `self` is that
-        // of the line above.
-        unsafe {
-            bindings::sock_put(this.sk.as_ptr());
-            drop(Arc::from_raw(again));
-            drop(Arc::from_raw(again));
-        }
-    }
-
     /// The timer's callback.
     ///
     /// # Safety
     ///
-    /// Called by the hrtimer core with a timer that [`Self::arm`] started.
+    /// Called by the hrtimer core with the timer of a [`SockTimer`], which does not go before
+    /// this returns.
     unsafe extern "C" fn expired(timer: *mut bindings::hrtimer) -> bindings::hrtimer_restart {
         let timer: *mut HrTimer = timer.cast();
-        // SAFETY: `timer` is within a `Self`, and owned a reference on it that is ours now.
-        let this = unsafe { Arc::<Self>::from_raw(kernel::container_of!(timer, Self, timer)) };
-        // SAFETY: The timer owned a reference on the socket that is ours now.
-        unsafe {
-            bindings::tcp_run_write_timer(this.sk.as_ptr());
-            bindings::sock_put(this.sk.as_ptr());
+        // SAFETY: See above.
+        let this: &Self = unsafe { &*kernel::container_of!(timer, Self, timer) };
+        if let Some(sk) = this.sock() {
+            sk.run_write_timer();
         }
         bindings::hrtimer_restart::HRTIMER_NORESTART
     }

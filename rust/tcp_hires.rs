@@ -15,6 +15,7 @@ use core::{
 use kernel::{
     bindings,
     error::to_result,
+    list::ListArc,
     prelude::*,
     sync::{
         Arc,
@@ -49,7 +50,7 @@ pub(crate) trait Backend: 'static {
     fn start(sk: &mut LockedSock, timer: Option<ArcBorrow<'_, TimerOf<Self>>>, delay: u64) -> bool;
 
     /// Compares the deadline with the clock, and arms the timer for what is left.
-    fn check(sk: &mut LockedSock, timer: ArcBorrow<'_, TimerOf<Self>>) -> State;
+    fn check(timer: ArcBorrow<'_, TimerOf<Self>>) -> State;
 
     /// Forgets the deadline; with `sync`, waits for the callback.
     fn stop(timer: ArcBorrow<'_, TimerOf<Self>>, sync: bool);
@@ -61,23 +62,32 @@ pub(crate) trait Backend: 'static {
     fn rto(sk: &mut LockedSock, timer: Option<ArcBorrow<'_, TimerOf<Self>>>) -> u32;
 }
 
-/// Gives `timer` to the socket, which has none.
-pub(crate) fn attach<B: Backend>(sk: &mut LockedSock, timer: Arc<TimerOf<B>>) {
+/// Allocates a timer for a socket that has none, and gives it to the socket. Does not sleep.
+pub(crate) fn attach<B: Backend>(
+    sk: &mut LockedSock,
+    data: B::Data,
+) -> Result<ListArc<TimerOf<B>>> {
+    // SAFETY: The kernel calls `release()` before it frees the socket; the owner of a
+    // `Registration` has detached all timers before it lets go of that.
+    let timer = unsafe { SockTimer::new(sk, data) }?;
+    let attached = Arc::into_raw(timer.clone_arc());
     // SAFETY: `LockedSock` is a socket of ours; the field is written under its lock, and read
     // by `timer()`, which knows what is in there.
-    unsafe { slot(sk.as_ptr()).write_volatile(Arc::into_raw(timer).cast_mut().cast()) }
+    unsafe { slot(sk.as_ptr()).write_volatile(attached.cast_mut().cast()) };
+    Ok(timer)
 }
 
 /// Takes the timer from the socket, if it is `timer`.
 pub(crate) fn detach<B: Backend>(sk: &mut LockedSock, timer: &TimerOf<B>) -> bool {
-    // SAFETY: As in `attach()`, which is where the pointer comes from if it is that of `timer`.
+    // SAFETY: As in `attach()`, which is where the pointer comes from if it is that of `timer`:
+    // so it is the timer of `sk`, and has not been released.
     unsafe {
         let attached: *const TimerOf<B> = slot(sk.as_ptr()).read().cast_const().cast();
         if !core::ptr::eq(attached, timer) {
             return false;
         }
         slot(sk.as_ptr()).write_volatile(core::ptr::null_mut());
-        SockTimer::drop_rcu(Arc::from_raw(attached));
+        SockTimer::release(Arc::from_raw(attached), sk);
     }
     true
 }
@@ -127,8 +137,7 @@ impl<B: Backend> Table<B> {
     unsafe extern "C" fn check(sk: *mut bindings::sock) -> bindings::tcp_hires_state {
         // SAFETY: See `Table`.
         let state = match unsafe { timer::<B>(sk) } {
-            // SAFETY: See `Table`.
-            Some(timer) => B::check(unsafe { LockedSock::from_raw(sk) }, timer),
+            Some(timer) => B::check(timer),
             None => State::None,
         };
         state as bindings::tcp_hires_state

@@ -104,16 +104,13 @@ pub(crate) fn leave() {
         let Some(timer) = sockets.pop_front() else {
             break;
         };
-        // SAFETY: The timer was on the list, and `release()`, before it lets go of the socket,
-        // waits for the lock that we hold.
-        let sk = unsafe { timer.sock() };
         drop(sockets);
-        // A socket without references has been released: it is not even on the list.
-        let Some(sk) = sk else {
+        // Else it has been released meanwhile.
+        let Some(sk) = timer.sock() else {
             continue;
         };
         sk.with_lock(|sk| {
-            Timer::disarm_sync(timer.as_arc_borrow());
+            timer.disarm_sync();
             let deadline = timer.data().deadline.load(Relaxed);
             if tcp_hires::detach::<HiresTimers>(sk, &timer)
                 && deadline != 0
@@ -138,21 +135,20 @@ fn attach(sk: &mut LockedSock) -> Option<Arc<Timer>> {
         rto_min: Atomic::new(sk.kernel_rto_min_us()),
         stats: stats.clone(),
     };
-    let Ok(listed) = Timer::new(sk, data) else {
+    let Ok(listed) = tcp_hires::attach::<HiresTimers>(sk, data) else {
         stats.count(Counter::AllocFailures);
         return None;
     };
     let timer = listed.clone_arc();
-    tcp_hires::attach::<HiresTimers>(sk, timer.clone());
     SOCKETS.lock().push_back(listed);
     stats.count(Counter::Sockets);
     Some(timer)
 }
 
 /// Puts the timer on the clock at the deadline `at`.
-fn arm(timer: ArcBorrow<'_, Timer>, sk: &LockedSock, at: u64) {
+fn arm(timer: &Timer, at: u64) {
     timer.data().armed.store(at, Relaxed);
-    Timer::arm(timer, sk, at);
+    timer.arm(at);
 }
 
 /// The retransmit timers, served from hrtimers.
@@ -188,13 +184,13 @@ impl Backend for HiresTimers {
         if deadline::is_covered(armed, at) {
             data.stats.count(Counter::Rearmed);
         } else {
-            arm(timer, sk, at);
+            arm(&timer, at);
             data.stats.count(Counter::Started);
         }
         true
     }
 
-    fn check(sk: &mut LockedSock, timer: ArcBorrow<'_, Timer>) -> State {
+    fn check(timer: ArcBorrow<'_, Timer>) -> State {
         let data = timer.data();
         let at = data.deadline.load(Relaxed);
         if at == 0 {
@@ -206,7 +202,7 @@ impl Backend for HiresTimers {
         }
         let armed = timer.is_armed().then(|| data.armed.load(Relaxed));
         if !deadline::is_covered(armed, at) {
-            arm(timer, sk, at);
+            arm(&timer, at);
             data.stats.count(Counter::Early);
         }
         State::Early
@@ -216,9 +212,9 @@ impl Backend for HiresTimers {
         let data = timer.data();
         data.deadline.store(0, Relaxed);
         let cancelled = if sync {
-            Timer::disarm_sync(timer)
+            timer.disarm_sync()
         } else {
-            Timer::disarm(timer)
+            timer.disarm()
         };
         if cancelled {
             data.stats.count(Counter::Cancelled);

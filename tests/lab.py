@@ -124,9 +124,9 @@ class Lab:
         run("tc", "-n", "b", "qdisc", "replace", "dev", "e0", "root", "netem", "delay", f"{us}us", "limit", "10000")
 
     def lossy(self, percent):
-        """From now on that much of what a sends is lost, at random"""
-        for host in "a", "b":
-            run("ip", "netns", "exec", host, "ethtool", "-K", "e0", "tso", "off", "gso", "off", "gro", "off")
+        """From now on that much of what a sends is lost, at random. For connections to come: each
+        segment must be a packet of its own, or netem sees few of them"""
+        run("ip", "-n", "a", "link", "set", "e0", "gso_max_segs", "1")
         run("tc", "-n", "a", "qdisc", "replace", "dev", "e0", "root", "netem", "loss", f"{percent}%", "limit", "10000")
 
     @contextlib.contextmanager
@@ -244,6 +244,11 @@ class Connection:
         """(RTO, smoothed RTT) of a in us"""
         data = self.a.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 104)
         return struct.unpack_from("=I", data, 8)[0], struct.unpack_from("=I", data, 68)[0]
+
+    def retransmitted(self):
+        """Segments that a has sent again"""
+        data = self.a.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 104)
+        return struct.unpack_from("=I", data, 100)[0]
 
 
 class Capture:
