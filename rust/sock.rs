@@ -7,6 +7,7 @@
 
 use core::ptr::{
     addr_of,
+    addr_of_mut,
     NonNull, //
 };
 use kernel::{
@@ -73,6 +74,21 @@ impl LockedSock {
         // SAFETY: By the type's invariant. The lock excludes whoever writes the state.
         let state = unsafe { (*self.as_ptr()).__sk_common.skc_state };
         u32::from(state) == bindings::TCP_CLOSE
+    }
+
+    /// Returns whether a delayed ACK waits for its timer.
+    #[inline]
+    pub(crate) fn is_ack_delayed(&self) -> bool {
+        // SAFETY: By the type's invariant.
+        let pending = unsafe { (*self.icsk()).icsk_ack.pending };
+        u32::from(pending) & bindings::inet_csk_ack_state_t_ICSK_ACK_TIMER != 0
+    }
+
+    /// Returns the longest delay of an ACK in ticks that is set for this socket.
+    #[inline]
+    pub(crate) fn delack_max_ticks(&self) -> u32 {
+        // SAFETY: By the type's invariant. `setsockopt()` may write it without the lock.
+        unsafe { addr_of!((*self.icsk()).icsk_delack_max).read_volatile() }
     }
 
     /// Returns whether an event of the retransmit timer is pending.
@@ -155,12 +171,21 @@ impl LockedSock {
     }
 
     /// Hands the pending event to the timer wheel, at the expiry that it had here.
-    pub(crate) fn start_wheel(&mut self) {
+    pub(crate) fn start_xmit_wheel(&mut self) {
         let sk = self.as_ptr();
         // SAFETY: By the type's invariant. An idle timer's expiry may be read.
         unsafe {
             let timer = bindings::sk_retransmit_timer(sk);
             bindings::sk_reset_timer(sk, timer, (*timer).expires);
+        }
+    }
+
+    /// Hands the delayed ACK to the timer wheel, at the expiry that it had here.
+    pub(crate) fn start_delack_wheel(&mut self) {
+        // SAFETY: As in `start_xmit_wheel()`.
+        unsafe {
+            let timer = addr_of_mut!((*self.icsk()).icsk_delack_timer);
+            bindings::sk_reset_timer(self.as_ptr(), timer, (*timer).expires);
         }
     }
 }
@@ -194,6 +219,14 @@ impl SockRef {
     pub(super) fn run_write_timer(&self) {
         // SAFETY: By the type's invariant.
         unsafe { bindings::tcp_run_write_timer(self.0.as_ptr()) }
+    }
+
+    /// Runs the kernel's handler of the delayed ACK, or leaves that to who owns the socket.
+    ///
+    /// Context: softirq.
+    pub(super) fn run_delack_timer(&self) {
+        // SAFETY: By the type's invariant.
+        unsafe { bindings::tcp_run_delack_timer(self.0.as_ptr()) }
     }
 
     /// Runs `f` with the socket locked. Sleeps.

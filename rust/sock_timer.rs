@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A socket's timer, which knows its socket without holding it.
+//! A socket's timers, which know their socket without holding it.
 //!
 //! Starting and stopping is what TCP does with every ACK, so neither touches a reference count.
 //! Instead the expiry asks for a reference on the socket, and goes without if the socket is gone:
 //!
 //! - the memory of TCP sockets is `SLAB_TYPESAFE_BY_RCU`, so within an RCU read-side critical
 //!   section a reference can be asked for, though what answers may be another socket by now;
-//! - the pointer to the socket is cleared before the socket lets go of its timer: who has a
+//! - the pointer to the socket is cleared before the socket lets go of its timers: who has a
 //!   reference and still finds the pointer has the right socket;
-//! - the timer's own memory waits for a grace period and for the callback.
+//! - the timers' own memory waits for a grace period and for the callbacks.
 
 use super::{
     hrtimer::HrTimer,
@@ -42,9 +42,16 @@ use kernel::{
     types::Opaque, //
 };
 
-/// The retransmit timer of one socket, and `T`, what its owner knows of it.
-///
-/// Its callback runs the kernel's handler, `tcp_run_write_timer()`.
+/// One of the timers of a socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Which {
+    /// Retransmission, loss probe, reordering, zero-window probe. Ends in `tcp_run_write_timer()`.
+    Xmit,
+    /// The delayed ACK. Ends in `tcp_run_delack_timer()`.
+    DelAck,
+}
+
+/// The timers of one socket, and `T`, what their owner knows of them.
 ///
 /// # Invariants
 ///
@@ -53,7 +60,9 @@ use kernel::{
 #[pin_data]
 pub(crate) struct SockTimer<T> {
     #[pin]
-    timer: HrTimer,
+    xmit: HrTimer,
+    #[pin]
+    delack: HrTimer,
     #[pin]
     links: ListLinks,
     rcu: Opaque<bindings::callback_head>,
@@ -63,7 +72,7 @@ pub(crate) struct SockTimer<T> {
 
 // SAFETY: What is done with `sk` may be done anywhere; see `Self::sock()`.
 unsafe impl<T: Send> Send for SockTimer<T> {}
-// SAFETY: As above; `timer` is `Sync`, and `rcu` is used once, by `release()`.
+// SAFETY: As above; `HrTimer` is `Sync`, and `rcu` is used once, by `release()`.
 unsafe impl<T: Sync> Sync for SockTimer<T> {}
 
 impl_list_arc_safe! {
@@ -74,7 +83,7 @@ impl_list_item! {
 }
 
 impl<T: Send + Sync + 'static> SockTimer<T> {
-    /// Allocates an idle timer for `sk`. Does not sleep.
+    /// Allocates idle timers for `sk`. Does not sleep.
     ///
     /// # Safety
     ///
@@ -82,8 +91,10 @@ impl<T: Send + Sync + 'static> SockTimer<T> {
     pub(super) unsafe fn new(sk: &LockedSock, data: T) -> Result<ListArc<Self>> {
         ListArc::pin_init(
             try_pin_init!(Self {
-                // SAFETY: `expired` needs a timer within `Self`.
-                timer <- unsafe { HrTimer::new(Self::expired) },
+                // SAFETY: `xmit_expired` needs the `xmit` of a `Self`.
+                xmit <- unsafe { HrTimer::new(Self::xmit_expired) },
+                // SAFETY: `delack_expired` needs the `delack` of a `Self`.
+                delack <- unsafe { HrTimer::new(Self::delack_expired) },
                 links <- ListLinks::new(),
                 rcu: Opaque::zeroed(),
                 // INVARIANT: By the caller's promise.
@@ -94,35 +105,43 @@ impl<T: Send + Sync + 'static> SockTimer<T> {
         )
     }
 
-    /// What the owner knows of the timer.
+    /// What the owner knows of the timers.
     #[inline]
     pub(crate) fn data(&self) -> &T {
         &self.data
     }
 
+    #[inline]
+    fn timer(&self, which: Which) -> &HrTimer {
+        match which {
+            Which::Xmit => &self.xmit,
+            Which::DelAck => &self.delack,
+        }
+    }
+
     /// Returns whether the timer is queued. It may expire at any time.
     #[inline]
-    pub(crate) fn is_armed(&self) -> bool {
-        self.timer.is_queued()
+    pub(crate) fn is_armed(&self, which: Which) -> bool {
+        self.timer(which).is_queued()
     }
 
     /// Starts the timer, or moves it, to `expires` ns of `CLOCK_MONOTONIC`.
     #[inline]
-    pub(crate) fn arm(&self, expires: u64) {
-        self.timer.start(expires);
+    pub(crate) fn arm(&self, which: Which, expires: u64) {
+        self.timer(which).start(expires);
     }
 
     /// Cancels the timer unless its callback is running. Returns whether it has cancelled it.
     #[inline]
-    pub(crate) fn disarm(&self) -> bool {
-        self.timer.try_cancel()
+    pub(crate) fn disarm(&self, which: Which) -> bool {
+        self.timer(which).try_cancel()
     }
 
     /// Cancels the timer and waits for its callback. Returns whether it was queued.
     ///
     /// The caller must not hold the socket's spin lock.
-    pub(crate) fn disarm_sync(&self) -> bool {
-        self.timer.cancel()
+    pub(crate) fn disarm_sync(&self, which: Which) -> bool {
+        self.timer(which).cancel()
     }
 
     /// Returns a reference on the socket, unless it is gone.
@@ -138,12 +157,12 @@ impl<T: Send + Sync + 'static> SockTimer<T> {
         (!self.sk.load(Relaxed).is_null()).then_some(sk)
     }
 
-    /// Ends the timer of `sk`: nothing of it will run after the next grace period, and then its
+    /// Ends the timers of `sk`: nothing of them will run after the next grace period, and then its
     /// memory goes. Whoever unloads the code of `T` waits for that with `rcu_barrier()`.
     ///
     /// # Safety
     ///
-    /// `this` must be the timer of `sk`, and this its first release.
+    /// `this` must be the timers of `sk`, and this their first release.
     pub(super) unsafe fn release(this: Arc<Self>, _sk: &mut LockedSock) {
         this.sk.store(null_mut(), Relaxed);
         let this = Arc::into_raw(this);
@@ -151,7 +170,7 @@ impl<T: Send + Sync + 'static> SockTimer<T> {
         unsafe { bindings::call_rcu((*this).rcu.get(), Some(Self::drop_now)) }
     }
 
-    /// Drops what [`Self::release`] was given, and with the last reference cancels the timer.
+    /// Drops what [`Self::release`] was given, and with the last reference cancels the timers.
     ///
     /// # Safety
     ///
@@ -162,18 +181,35 @@ impl<T: Send + Sync + 'static> SockTimer<T> {
         drop(unsafe { Arc::<Self>::from_raw(kernel::container_of!(head, Self, rcu)) });
     }
 
-    /// The timer's callback.
+    /// The callback of the retransmit timer.
     ///
     /// # Safety
     ///
-    /// Called by the hrtimer core with the timer of a [`SockTimer`], which does not go before
+    /// Called by the hrtimer core with the `xmit` of a [`SockTimer`], which does not go before
     /// this returns.
-    unsafe extern "C" fn expired(timer: *mut bindings::hrtimer) -> bindings::hrtimer_restart {
+    unsafe extern "C" fn xmit_expired(timer: *mut bindings::hrtimer) -> bindings::hrtimer_restart {
         let timer: *mut HrTimer = timer.cast();
         // SAFETY: See above.
-        let this: &Self = unsafe { &*kernel::container_of!(timer, Self, timer) };
+        let this: &Self = unsafe { &*kernel::container_of!(timer, Self, xmit) };
         if let Some(sk) = this.sock() {
             sk.run_write_timer();
+        }
+        bindings::hrtimer_restart::HRTIMER_NORESTART
+    }
+
+    /// The callback of the delayed ACK's timer.
+    ///
+    /// # Safety
+    ///
+    /// As [`Self::xmit_expired`], with the `delack`.
+    unsafe extern "C" fn delack_expired(
+        timer: *mut bindings::hrtimer,
+    ) -> bindings::hrtimer_restart {
+        let timer: *mut HrTimer = timer.cast();
+        // SAFETY: See above.
+        let this: &Self = unsafe { &*kernel::container_of!(timer, Self, delack) };
+        if let Some(sk) = this.sock() {
+            sk.run_delack_timer();
         }
         bindings::hrtimer_restart::HRTIMER_NORESTART
     }

@@ -1,12 +1,15 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Serving TCP's retransmit timers.
+//! Serving TCP's retransmit and delayed ACK timers.
 //!
 //! C header: [`include/net/tcp_hires.h`](srctree/include/net/tcp_hires.h)
 
 use super::{
     sock::LockedSock,
-    sock_timer::SockTimer, //
+    sock_timer::{
+        SockTimer,
+        Which, //
+    },
 };
 use core::{
     marker::PhantomData,
@@ -23,7 +26,7 @@ use kernel::{
     },
 };
 
-/// The timer of a socket in the hands of a [`Backend`].
+/// The timers of a socket in the hands of a [`Backend`].
 pub(crate) type TimerOf<B> = SockTimer<<B as Backend>::Data>;
 
 /// What a module knows of a socket's deadline (`enum tcp_hires_state`).
@@ -38,21 +41,36 @@ pub(crate) enum State {
     Due = bindings::tcp_hires_state_TCP_HIRES_DUE,
 }
 
-/// Operations that serve the retransmit timers (`struct tcp_hires_ops`).
+/// What becomes of an ACK that may be delayed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ack {
+    /// The timer wheel delays it.
+    Wheel,
+    /// It is sent right now.
+    Now,
+    /// It is sent in so many ns, if nothing else carries it before.
+    In(u64),
+}
+
+/// Operations that serve the timers (`struct tcp_hires_ops`).
 ///
 /// `timer` is what [`attach`] gave to the socket. None of them may sleep; all but a
 /// [`Backend::stop`] with `sync` have the socket locked.
 pub(crate) trait Backend: 'static {
-    /// What is kept beside a socket's timer.
+    /// What is kept beside a socket's timers.
     type Data: Send + Sync + 'static;
 
-    /// Runs the timer `delay` ns from now. Returns false where the wheel shall do it.
+    /// Runs the retransmit timer `delay` ns from now. Returns false where the wheel shall do it.
     fn start(sk: &mut LockedSock, timer: Option<ArcBorrow<'_, TimerOf<Self>>>, delay: u64) -> bool;
 
-    /// Compares the deadline with the clock, and arms the timer for what is left.
-    fn check(timer: ArcBorrow<'_, TimerOf<Self>>) -> State;
+    /// Runs the timer of a delayed ACK, which the kernel would let wait for `ato` ticks.
+    fn delay_ack(sk: &mut LockedSock, timer: Option<ArcBorrow<'_, TimerOf<Self>>>, ato: u32)
+        -> Ack;
 
-    /// Forgets the deadline; with `sync`, waits for the callback.
+    /// Compares the deadline with the clock, and arms the timer for what is left.
+    fn check(timer: ArcBorrow<'_, TimerOf<Self>>, which: Which) -> State;
+
+    /// Forgets both deadlines; with `sync`, waits for the callbacks.
     fn stop(timer: ArcBorrow<'_, TimerOf<Self>>, sync: bool);
 
     /// The socket is closed for good. `timer` is not armed, or about to find the socket closed.
@@ -62,7 +80,7 @@ pub(crate) trait Backend: 'static {
     fn rto(sk: &mut LockedSock, timer: Option<ArcBorrow<'_, TimerOf<Self>>>) -> u32;
 }
 
-/// Allocates a timer for a socket that has none, and gives it to the socket. Does not sleep.
+/// Allocates the timers for a socket that has none, and gives them to the socket. Does not sleep.
 pub(crate) fn attach<B: Backend>(
     sk: &mut LockedSock,
     data: B::Data,
@@ -77,7 +95,7 @@ pub(crate) fn attach<B: Backend>(
     Ok(timer)
 }
 
-/// Takes the timer from the socket, if it is `timer`.
+/// Takes the timers from the socket, if they are `timer`.
 pub(crate) fn detach<B: Backend>(sk: &mut LockedSock, timer: &TimerOf<B>) -> bool {
     // SAFETY: As in `attach()`, which is where the pointer comes from if it is that of `timer`:
     // so it is the timer of `sk`, and has not been released.
@@ -92,7 +110,7 @@ pub(crate) fn detach<B: Backend>(sk: &mut LockedSock, timer: &TimerOf<B>) -> boo
     true
 }
 
-/// Where the socket keeps its timer.
+/// Where the socket keeps its timers.
 ///
 /// # Safety
 ///
@@ -102,7 +120,7 @@ unsafe fn slot(sk: *mut bindings::sock) -> *mut *mut c_void {
     unsafe { addr_of_mut!((*sk.cast::<bindings::inet_connection_sock>()).icsk_hires) }
 }
 
-/// Returns the socket's timer.
+/// Returns the socket's timers.
 ///
 /// # Safety
 ///
@@ -129,15 +147,33 @@ impl<B: Backend> Table<B> {
         unsafe { B::start(LockedSock::from_raw(sk), timer::<B>(sk), delay_ns) }
     }
 
+    /// [`Backend::delay_ack`].
+    ///
+    /// # Safety
+    ///
+    /// See [`Table`].
+    unsafe extern "C" fn delay_ack(sk: *mut bindings::sock, ato: u32) -> i64 {
+        // SAFETY: See `Table`.
+        match unsafe { B::delay_ack(LockedSock::from_raw(sk), timer::<B>(sk), ato) } {
+            Ack::Wheel => -1,
+            Ack::Now => 0,
+            Ack::In(ns) => i64::try_from(ns).unwrap_or(i64::MAX),
+        }
+    }
+
     /// [`Backend::check`].
     ///
     /// # Safety
     ///
     /// See [`Table`].
-    unsafe extern "C" fn check(sk: *mut bindings::sock) -> bindings::tcp_hires_state {
+    unsafe extern "C" fn check(sk: *mut bindings::sock, what: c_int) -> bindings::tcp_hires_state {
+        let which = match what as u32 {
+            bindings::ICSK_TIME_DACK => Which::DelAck,
+            _ => Which::Xmit,
+        };
         // SAFETY: See `Table`.
         let state = match unsafe { timer::<B>(sk) } {
-            Some(timer) => B::check(timer),
+            Some(timer) => B::check(timer, which),
             None => State::None,
         };
         state as bindings::tcp_hires_state
@@ -196,6 +232,7 @@ impl Registration {
     pub(crate) fn new<B: Backend>(rto_min_floor: c_int) -> Result<Self> {
         let ops = bindings::tcp_hires_ops {
             start: Some(Table::<B>::start),
+            delay_ack: Some(Table::<B>::delay_ack),
             check: Some(Table::<B>::check),
             stop: Some(Table::<B>::stop),
             release: Some(Table::<B>::release),

@@ -45,9 +45,13 @@ pub(crate) enum Counter {
     Cancelled,
     /// Delays so long that the timer wheel serves them.
     Wheel,
+    /// ACKs that were delayed.
+    AcksDelayed,
+    /// Delayed ACKs that nothing else has carried before their deadline.
+    AcksFired,
 }
 
-const NAMES: [&str; 8] = [
+const NAMES: [&str; 10] = [
     "Sockets",
     "AllocFailures",
     "TimersStarted",
@@ -56,6 +60,8 @@ const NAMES: [&str; 8] = [
     "TimersFired",
     "TimersCancelled",
     "TimersOnWheel",
+    "AcksDelayed",
+    "AcksFired",
 ];
 
 /// Rows of counters, so that CPUs do not fight for a cache line.

@@ -1,17 +1,17 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The retransmit timer of each TCP socket, on an hrtimer.
+//! The timers of each TCP socket, on hrtimers: that of the delayed ACK, and the retransmit timer
+//! for all the events that share it (retransmission, loss probe, reordering, zero-window probe).
 //!
-//! A socket gets its timer at the first start, and keeps it until it is destroyed or the module
-//! leaves. The timer serves all the events that share it: retransmission, loss probe, reordering,
-//! zero-window probe.
+//! A socket gets its timers at the first start, and keeps them until it is destroyed or the module
+//! leaves.
 //!
 //! ```text
-//!   start(): deadline := now + delay
+//!   set():   deadline := now + delay
 //!       the queued timer expires before that ... leave it alone
 //!       else .................................. put it on the clock at the deadline
 //!
-//!   expiry: tcp_run_write_timer() locks the socket (or leaves that to who owns it), then
+//!   expiry: the kernel's handler locks the socket (or leaves that to who owns it), then
 //!   check(): no deadline ... the timer wheel's business
 //!       ahead of us ........ put the timer on the clock at the deadline (the expiry was early)
 //!       passed ............. the kernel handles the event
@@ -30,15 +30,20 @@ use crate::{
             us_to_ticks,
             LockedSock, //
         },
-        sock_timer::SockTimer,
+        sock_timer::{
+            SockTimer,
+            Which, //
+        },
         tcp_hires::{
             self,
+            Ack,
             Backend,
             State, //
         },
     },
     policy::{
         deadline,
+        delack,
         rto, //
     },
     stats::{
@@ -61,19 +66,43 @@ use kernel::{
     },
 };
 
-/// The timer of one socket.
+/// The timers of one socket.
 type Timer = SockTimer<Data>;
 
-/// What is kept beside a socket's timer. Written under the socket's lock.
-pub(crate) struct Data {
+/// What is kept beside each timer. Written under the socket's lock.
+struct Event {
     /// When the pending event is due, in ns of `CLOCK_MONOTONIC`. 0: the wheel serves it.
     deadline: Atomic<u64>,
     /// What the timer was last armed for, in ns of `CLOCK_MONOTONIC`. Holds while it is queued.
     armed: Atomic<u64>,
+}
+
+impl Event {
+    fn new() -> Self {
+        Self {
+            deadline: Atomic::new(0),
+            armed: Atomic::new(0),
+        }
+    }
+}
+
+/// What is kept beside a socket's timers. Written under the socket's lock.
+pub(crate) struct Data {
+    xmit: Event,
+    delack: Event,
     /// The minimal timeout, in us, that is the floor of the socket's variance term.
     rto_min: Atomic<u32>,
     /// The counters of the socket's namespace.
     stats: Arc<Stats>,
+}
+
+impl Data {
+    fn event(&self, which: Which) -> &Event {
+        match which {
+            Which::Xmit => &self.xmit,
+            Which::DelAck => &self.delack,
+        }
+    }
 }
 
 kernel::sync::global_lock! {
@@ -110,19 +139,24 @@ pub(crate) fn leave() {
             continue;
         };
         sk.with_lock(|sk| {
-            timer.disarm_sync();
-            let deadline = timer.data().deadline.load(Relaxed);
-            if tcp_hires::detach::<HiresTimers>(sk, &timer)
-                && deadline != 0
-                && sk.is_event_pending()
-            {
-                sk.start_wheel();
+            for which in [Which::Xmit, Which::DelAck] {
+                timer.disarm_sync(which);
+            }
+            if !tcp_hires::detach::<HiresTimers>(sk, &timer) {
+                return;
+            }
+            let is_set = |which| timer.data().event(which).deadline.load(Relaxed) != 0;
+            if is_set(Which::Xmit) && sk.is_event_pending() {
+                sk.start_xmit_wheel();
+            }
+            if is_set(Which::DelAck) && sk.is_ack_delayed() {
+                sk.start_delack_wheel();
             }
         });
     }
 }
 
-/// Gives the socket a timer, if there is memory for one.
+/// Gives the socket timers, if there is memory for them.
 fn attach(sk: &mut LockedSock) -> Option<Arc<Timer>> {
     // Of a closed socket nobody would take it back.
     if sk.is_closed() {
@@ -130,8 +164,8 @@ fn attach(sk: &mut LockedSock) -> Option<Arc<Timer>> {
     }
     let stats = STATS.get(sk)?;
     let data = Data {
-        deadline: Atomic::new(0),
-        armed: Atomic::new(0),
+        xmit: Event::new(),
+        delack: Event::new(),
         rto_min: Atomic::new(sk.kernel_rto_min_us()),
         stats: stats.clone(),
     };
@@ -145,13 +179,43 @@ fn attach(sk: &mut LockedSock) -> Option<Arc<Timer>> {
     Some(timer)
 }
 
-/// Puts the timer on the clock at the deadline `at`.
-fn arm(timer: &Timer, at: u64) {
-    timer.data().armed.store(at, Relaxed);
-    timer.arm(at);
+/// Runs `f` with the socket's timers; those of a new socket are attached first, if there is memory.
+fn with_timer<R>(
+    sk: &mut LockedSock,
+    timer: Option<ArcBorrow<'_, Timer>>,
+    f: impl FnOnce(&Timer) -> R,
+) -> Option<R> {
+    match timer {
+        Some(timer) => Some(f(&timer)),
+        None => attach(sk).map(|timer| f(&timer)),
+    }
 }
 
-/// The retransmit timers, served from hrtimers.
+/// Sets the deadline `at`, and arms the timer unless it will expire before.
+fn set(timer: &Timer, which: Which, at: u64) {
+    let event = timer.data().event(which);
+    event.deadline.store(at, Relaxed);
+    let counter = match (which, cover(timer, which, at)) {
+        (Which::Xmit, true) => Counter::Started,
+        (Which::Xmit, false) => Counter::Rearmed,
+        (Which::DelAck, _) => Counter::AcksDelayed,
+    };
+    timer.data().stats.count(counter);
+}
+
+/// Arms the timer for the deadline `at` unless it will expire before. Returns whether it did.
+fn cover(timer: &Timer, which: Which, at: u64) -> bool {
+    let armed = &timer.data().event(which).armed;
+    let queued = timer.is_armed(which).then(|| armed.load(Relaxed));
+    if deadline::is_covered(queued, at) {
+        return false;
+    }
+    armed.store(at, Relaxed);
+    timer.arm(which, at);
+    true
+}
+
+/// TCP's timers, served from hrtimers.
 pub(crate) struct HiresTimers;
 
 impl Backend for HiresTimers {
@@ -161,63 +225,74 @@ impl Backend for HiresTimers {
         if LEAVING.load(Relaxed) != 0 || deadline::is_for_wheel(delay) {
             if let Some(timer) = timer {
                 // The queued timer, if any, will find nothing to do.
-                timer.data().deadline.store(0, Relaxed);
+                timer.data().xmit.deadline.store(0, Relaxed);
                 timer.data().stats.count(Counter::Wheel);
             }
             return false;
         }
-        let attached;
-        let timer = match timer {
-            Some(timer) => timer,
-            None => {
-                let Some(new) = attach(sk) else {
-                    return false;
-                };
-                attached = new;
-                attached.as_arc_borrow()
-            }
-        };
-        let data = timer.data();
         let at = hrtimer::now().saturating_add(delay);
-        data.deadline.store(at, Relaxed);
-        let armed = timer.is_armed().then(|| data.armed.load(Relaxed));
-        if deadline::is_covered(armed, at) {
-            data.stats.count(Counter::Rearmed);
-        } else {
-            arm(&timer, at);
-            data.stats.count(Counter::Started);
-        }
-        true
+        with_timer(sk, timer, |timer| set(timer, Which::Xmit, at)).is_some()
     }
 
-    fn check(timer: ArcBorrow<'_, Timer>) -> State {
+    fn delay_ack(sk: &mut LockedSock, timer: Option<ArcBorrow<'_, Timer>>, ato: u32) -> Ack {
+        if LEAVING.load(Relaxed) != 0 {
+            if let Some(timer) = timer {
+                timer.data().delack.deadline.store(0, Relaxed);
+            }
+            return Ack::Wheel;
+        }
+        let longest = delack::longest_us(
+            sk.rto_min_us(),
+            ticks_to_us(1),
+            ticks_to_us(sk.delack_max_ticks()),
+        );
+        let delay = u64::from(ticks_to_us(ato).min(longest)) * 1000;
+        let is_delayed = sk.is_ack_delayed();
+        let ack = with_timer(sk, timer, |timer| {
+            let now = hrtimer::now();
+            let pending = timer.data().delack.deadline.load(Relaxed);
+            let pending = (pending != 0 && is_delayed).then_some(pending);
+            match delack::due(now, delay, pending) {
+                None => Ack::Now,
+                Some(at) => {
+                    set(timer, Which::DelAck, at);
+                    Ack::In(at - now)
+                }
+            }
+        });
+        ack.unwrap_or(Ack::Wheel)
+    }
+
+    fn check(timer: ArcBorrow<'_, Timer>, which: Which) -> State {
         let data = timer.data();
-        let at = data.deadline.load(Relaxed);
+        let at = data.event(which).deadline.load(Relaxed);
         if at == 0 {
             return State::None;
         }
         if hrtimer::now() >= at {
-            data.stats.count(Counter::Fired);
+            data.stats.count(match which {
+                Which::Xmit => Counter::Fired,
+                Which::DelAck => Counter::AcksFired,
+            });
             return State::Due;
         }
-        let armed = timer.is_armed().then(|| data.armed.load(Relaxed));
-        if !deadline::is_covered(armed, at) {
-            arm(&timer, at);
+        if cover(&timer, which, at) && which == Which::Xmit {
             data.stats.count(Counter::Early);
         }
         State::Early
     }
 
     fn stop(timer: ArcBorrow<'_, Timer>, sync: bool) {
-        let data = timer.data();
-        data.deadline.store(0, Relaxed);
-        let cancelled = if sync {
-            timer.disarm_sync()
-        } else {
-            timer.disarm()
-        };
-        if cancelled {
-            data.stats.count(Counter::Cancelled);
+        for which in [Which::Xmit, Which::DelAck] {
+            timer.data().event(which).deadline.store(0, Relaxed);
+            let cancelled = if sync {
+                timer.disarm_sync(which)
+            } else {
+                timer.disarm(which)
+            };
+            if cancelled && which == Which::Xmit {
+                timer.data().stats.count(Counter::Cancelled);
+            }
         }
     }
 

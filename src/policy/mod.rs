@@ -6,4 +6,5 @@
 //! (`tests/policy`) compile these same files.
 
 pub mod deadline;
+pub mod delack;
 pub mod rto;

@@ -10,4 +10,7 @@ pub mod policy;
 mod deadline;
 #[cfg(test)]
 #[allow(non_snake_case)]
+mod delack;
+#[cfg(test)]
+#[allow(non_snake_case)]
 mod rto;

@@ -7,6 +7,7 @@ and refuses what it cannot do."""
 import os
 import subprocess
 import sys
+import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.realpath(__file__)), ".."))
 from lab import case, main, near, run, sleep_us, within  # noqa: E402
@@ -82,6 +83,40 @@ def rmmod__during_backoff(lab):
         for n in range(3, 5):
             within(f"retransmission {n + 1}", gaps[n], rto << n, (11 << n) * TICK * 9 / 8 + 2 * TICK)
         check_alive(c)
+
+
+@case
+def rmmod__during_delayed_ack(lab):
+    """It comes when it was due, within a tick or two"""
+    insmod()
+    wire = lab.capture(empty=True, incoming=True)
+    with lab.connect() as c:
+        wire.segments()
+        sent = time.time() * 10**6
+        c.send()
+        c.receive()
+        sleep_us(20_000)
+        rmmod()
+        sleep_us(100_000)
+        ((t, _, _),) = wire.segments()
+        within("acknowledgement", t - sent, 40_000, 40_000 + 3 * TICK)
+
+
+@case
+def insmod__during_delayed_ack(lab):
+    """The wheel's deadline holds"""
+    wire = lab.capture(empty=True, incoming=True)
+    with lab.connect() as c:
+        wire.segments()
+        sent = time.time() * 10**6
+        c.send()
+        c.receive()
+        sleep_us(20_000)
+        insmod()
+        sleep_us(100_000)
+        ((t, _, _),) = wire.segments()
+        within("acknowledgement", t - sent, 40_000, 40_000 + 3 * TICK)
+    rmmod()
 
 
 @case

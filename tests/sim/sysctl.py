@@ -73,7 +73,8 @@ def socket_option_before_sysctl(lab):
 def unprivileged_counters(lab):
     """Anyone may read the counters, of their own namespace"""
     names = ["Sockets", "AllocFailures", "TimersStarted", "TimersRearmed",
-             "TimersEarly", "TimersFired", "TimersCancelled", "TimersOnWheel"]
+             "TimersEarly", "TimersFired", "TimersCancelled", "TimersOnWheel",
+             "AcksDelayed", "AcksFired"]
     lab.connect().close()
     before = lab.stat("a")
     assert list(before) == names, before

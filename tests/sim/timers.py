@@ -18,6 +18,7 @@ from lab import case, main, near, run, sleep_us, within  # noqa: E402
 
 RTT = 50
 ROUGHLY = 12            # us
+TICK = 1000             # us
 SETTLE = 300            # exchanges until a sample in milliseconds (the timestamps') is forgotten
 RTO_MINS = 50, 200, 1000, 10000, 200000
 
@@ -157,9 +158,9 @@ def reordering_timer(lab):
         near("its sequence number", again, first, 0)
 
 
-@case(200, 1999, 200000)
+@case(20, 200, 1999, 2500, 200000)
 def delayed_ack(lab, rto_min):
-    """Not delayed where the sender, with the same settings, would take the delay for a loss"""
+    """Not for so long that the sender, with the same settings, would take it for a loss"""
     lab.sysctl("b", tcp_rto_min=rto_min)
     wire = lab.capture(empty=True, incoming=True)
     with lab.connect() as c:
@@ -169,10 +170,39 @@ def delayed_ack(lab, rto_min):
         c.receive()
         sleep_us(100_000)
         ((t, _, _),) = wire.segments()
-        if rto_min < 2000:
-            near("acknowledgement", t - sent, RTT, ROUGHLY)
-        else:
-            within("acknowledgement", t - sent, 38_000, 45_000)
+        delay = min(40_000, max(rto_min // 2, rto_min - TICK))
+        near("acknowledgement", t - sent, RTT + delay, ROUGHLY)
+
+
+@case
+def delayed_ack__second_segment(lab):
+    """Two segments are acknowledged at once"""
+    wire = lab.capture(empty=True, incoming=True)
+    with lab.connect() as c:
+        wire.segments()
+        sent = time.time() * 10**6
+        c.send(2)
+        c.receive(2)
+        sleep_us(100_000)
+        ((t, _, _),) = wire.segments()
+        near("acknowledgement", t - sent, RTT, 2 * ROUGHLY)
+
+
+@case
+def delayed_ack__travels_with_data(lab):
+    """And then the timer has nothing to do"""
+    before = lab.stat("b")
+    with lab.connect() as c:
+        wire = lab.capture(empty=True, incoming=True)
+        c.send()
+        sleep_us(10_000)
+        c.receive()
+        c.b.sendall(b"y")
+        sleep_us(100_000)
+        near("segments from b", len(wire.segments()), 1, 0)
+    after = lab.stat("b")
+    within("AcksDelayed", after["AcksDelayed"] - before["AcksDelayed"], 1, 1000)
+    near("AcksFired", after["AcksFired"], before["AcksFired"], 0)
 
 
 @case(50, 10000)
