@@ -9,4 +9,5 @@ pub(crate) mod hrtimer;
 pub(crate) mod pernet;
 pub(crate) mod sock;
 pub(crate) mod sock_timer;
+pub(crate) mod sysctl;
 pub(crate) mod tcp_hires;

@@ -1,11 +1,18 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Data of a network namespace, with a file under its `/proc/net`.
+//! Data of a network namespace, with settings and a file under its `/proc/net`.
 //!
 //! C headers: [`include/net/net_namespace.h`](srctree/include/net/net_namespace.h),
 //! [`include/linux/proc_fs.h`](srctree/include/linux/proc_fs.h)
 
-use super::sock::LockedSock;
+use super::{
+    sock::LockedSock,
+    sysctl::{
+        self,
+        Setting,
+        Value, //
+    },
+};
 use core::{
     cell::UnsafeCell,
     marker::PhantomData,
@@ -32,6 +39,12 @@ pub(crate) trait NetData: Send + Sync + Sized + 'static {
     /// The name of its file under `/proc/net`, which everybody may read.
     const FILE: &'static CStr;
 
+    /// Its settings under `net.ipv4`.
+    const SETTINGS: &'static [Setting];
+
+    /// The values of the settings, in the same order.
+    fn values(&self) -> &[Value];
+
     /// The one static that keeps them.
     fn pernet() -> &'static PerNet<Self>;
 
@@ -42,11 +55,13 @@ pub(crate) trait NetData: Send + Sync + Sized + 'static {
     fn show(&self, m: &SeqFile);
 }
 
-/// What a namespace has for us: `live` for those who look it up, `owned` until the end.
+/// What a namespace has for us: `live` for those who look it up, `owned` until the end, and the
+/// settings that are in there.
 #[repr(C)]
 struct Slot<T> {
     live: *const T,
     owned: *const T,
+    settings: *mut sysctl::Table,
 }
 
 /// The data of all namespaces.
@@ -118,11 +133,16 @@ impl<T: NetData> PerNet<T> {
     /// Called by the namespace code, in the order of a namespace's life.
     unsafe extern "C" fn init(net: *mut bindings::net) -> c_int {
         kernel::error::from_result(|| {
-            let data = Arc::into_raw(T::new()?);
+            let data = T::new()?;
+            let values = T::SETTINGS.iter().zip(data.values());
+            // SAFETY: `exit()` drops the table before the data, and so does an error here.
+            let settings = unsafe { sysctl::Table::register(net, values) }?;
+            let settings = KBox::new(settings, GFP_KERNEL_ACCOUNT)?;
             // SAFETY: C calls this with a new namespace that nobody else knows yet.
             unsafe {
                 let slot = T::pernet().slot(net);
-                (*slot).owned = data;
+                // Whoever opens the file finds it.
+                (*slot).owned = Arc::as_ptr(&data);
                 let file = bindings::proc_create_net_single(
                     T::FILE.as_char_ptr(),
                     0o444,
@@ -131,11 +151,10 @@ impl<T: NetData> PerNet<T> {
                     null_mut(),
                 );
                 if file.is_null() {
-                    (*slot).owned = core::ptr::null();
-                    drop(Arc::from_raw(data));
                     return Err(ENOMEM);
                 }
-                addr_of_mut!((*slot).live).write_volatile(data);
+                (*slot).settings = KBox::into_raw(settings);
+                addr_of_mut!((*slot).live).write_volatile(Arc::into_raw(data));
             }
             Ok(0)
         })
@@ -163,7 +182,9 @@ impl<T: NetData> PerNet<T> {
         // for its readers.
         unsafe {
             bindings::remove_proc_entry(T::FILE.as_char_ptr(), (*net).proc_net);
-            drop(Arc::from_raw((*T::pernet().slot(net)).owned));
+            let slot = T::pernet().slot(net);
+            drop(KBox::from_raw((*slot).settings));
+            drop(Arc::from_raw((*slot).owned));
         }
     }
 

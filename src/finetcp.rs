@@ -10,6 +10,7 @@ use kernel::prelude::*;
 #[path = "../rust/mod.rs"]
 mod ext;
 // Public for the host's tests, which compile it as a crate of its own.
+mod netns;
 #[allow(unreachable_pub)]
 mod policy;
 mod stats;
@@ -33,10 +34,10 @@ module! {
 const MAX_FLOOR: i32 = 200_000;
 
 /// The module while it is loaded. The order of the fields is that of their drop: first nobody
-/// calls us any more, then go the counters.
+/// calls us any more, then go settings and counters.
 struct FineTcp {
     _backend: ext::tcp_hires::Registration,
-    _stats: ext::pernet::Registration<stats::Stats>,
+    _namespaces: ext::pernet::Registration<netns::Namespace>,
 }
 
 impl kernel::Module for FineTcp {
@@ -52,8 +53,8 @@ impl kernel::Module for FineTcp {
         }
         // SAFETY: Once, and before the backend, which is what uses it.
         unsafe { timer::init() };
-        // SAFETY: Once; `_stats` is dropped last.
-        let stats = unsafe { stats::STATS.register()? };
+        // SAFETY: Once; `_namespaces` is dropped last.
+        let namespaces = unsafe { netns::NAMESPACES.register()? };
         let backend = ext::tcp_hires::Registration::new::<timer::HiresTimers>(floor)
             .inspect_err(|_| pr_err!("another module serves TCP's retransmit timers\n"))?;
 
@@ -68,7 +69,7 @@ impl kernel::Module for FineTcp {
         }
         Ok(Self {
             _backend: backend,
-            _stats: stats,
+            _namespaces: namespaces,
         })
     }
 }

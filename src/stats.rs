@@ -1,29 +1,18 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Counters of a network namespace: `/proc/net/finetcp_stat`.
+//! Counters: `/proc/net/finetcp_stat`.
 
-use crate::ext::pernet::{
-    NetData,
-    PerNet, //
-};
 use kernel::{
     cpu::CpuId,
-    prelude::*,
     seq_file::{
         seq_print,
         SeqFile, //
     },
-    sync::{
-        atomic::{
-            Atomic,
-            Relaxed, //
-        },
-        Arc, //
+    sync::atomic::{
+        Atomic,
+        Relaxed, //
     },
 };
-
-/// The counters of all network namespaces.
-pub(crate) static STATS: PerNet<Stats> = PerNet::new();
 
 /// What is counted. The order is that of the file, and of [`NAMES`].
 #[derive(Clone, Copy)]
@@ -77,6 +66,13 @@ pub(crate) struct Stats {
 }
 
 impl Stats {
+    /// Makes counters that stand at zero.
+    pub(crate) const fn new() -> Self {
+        Self {
+            rows: [const { Row([const { Atomic::new(0) }; NAMES.len()]) }; ROWS],
+        }
+    }
+
     /// Counts one event. Callable in any context.
     #[inline]
     pub(crate) fn count(&self, counter: Counter) {
@@ -91,21 +87,9 @@ impl Stats {
             .filter_map(|row| row.0.get(counter))
             .fold(0, |sum, value| sum.wrapping_add(value.load(Relaxed)))
     }
-}
 
-impl NetData for Stats {
-    const FILE: &'static CStr = c"finetcp_stat";
-
-    fn pernet() -> &'static PerNet<Self> {
-        &STATS
-    }
-
-    fn new() -> Result<Arc<Self>> {
-        let rows = [const { Row([const { Atomic::new(0) }; NAMES.len()]) }; ROWS];
-        Ok(Arc::new(Self { rows }, GFP_KERNEL_ACCOUNT)?)
-    }
-
-    fn show(&self, m: &SeqFile) {
+    /// Writes a line a counter: its name, a tab, its value.
+    pub(crate) fn show(&self, m: &SeqFile) {
         for (counter, name) in NAMES.iter().enumerate() {
             seq_print!(m, "{}\t{}\n", name, self.sum(counter));
         }

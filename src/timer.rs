@@ -41,16 +41,16 @@ use crate::{
             State, //
         },
     },
+    netns::{
+        Namespace,
+        NAMESPACES, //
+    },
     policy::{
         deadline,
         delack,
         rto, //
     },
-    stats::{
-        Counter,
-        Stats,
-        STATS, //
-    },
+    stats::Counter,
 };
 use kernel::{
     list::List,
@@ -92,8 +92,8 @@ pub(crate) struct Data {
     delack: Event,
     /// The minimal timeout, in us, that is the floor of the socket's variance term.
     rto_min: Atomic<u32>,
-    /// The counters of the socket's namespace.
-    stats: Arc<Stats>,
+    /// The socket's namespace.
+    net: Arc<Namespace>,
 }
 
 impl Data {
@@ -162,20 +162,20 @@ fn attach(sk: &mut LockedSock) -> Option<Arc<Timer>> {
     if sk.is_closed() {
         return None;
     }
-    let stats = STATS.get(sk)?;
+    let net = NAMESPACES.get(sk)?;
     let data = Data {
         xmit: Event::new(),
         delack: Event::new(),
         rto_min: Atomic::new(sk.kernel_rto_min_us()),
-        stats: stats.clone(),
+        net: net.clone(),
     };
     let Ok(listed) = tcp_hires::attach::<HiresTimers>(sk, data) else {
-        stats.count(Counter::AllocFailures);
+        net.stats.count(Counter::AllocFailures);
         return None;
     };
     let timer = listed.clone_arc();
     SOCKETS.lock().push_back(listed);
-    stats.count(Counter::Sockets);
+    net.stats.count(Counter::Sockets);
     Some(timer)
 }
 
@@ -200,7 +200,7 @@ fn set(timer: &Timer, which: Which, at: u64) {
         (Which::Xmit, false) => Counter::Rearmed,
         (Which::DelAck, _) => Counter::AcksDelayed,
     };
-    timer.data().stats.count(counter);
+    timer.data().net.stats.count(counter);
 }
 
 /// Arms the timer for the deadline `at` unless it will expire before. Returns whether it did.
@@ -226,7 +226,7 @@ impl Backend for HiresTimers {
             if let Some(timer) = timer {
                 // The queued timer, if any, will find nothing to do.
                 timer.data().xmit.deadline.store(0, Relaxed);
-                timer.data().stats.count(Counter::Wheel);
+                timer.data().net.stats.count(Counter::Wheel);
             }
             return false;
         }
@@ -270,14 +270,14 @@ impl Backend for HiresTimers {
             return State::None;
         }
         if hrtimer::now() >= at {
-            data.stats.count(match which {
+            data.net.stats.count(match which {
                 Which::Xmit => Counter::Fired,
                 Which::DelAck => Counter::AcksFired,
             });
             return State::Due;
         }
         if cover(&timer, which, at) && which == Which::Xmit {
-            data.stats.count(Counter::Early);
+            data.net.stats.count(Counter::Early);
         }
         State::Early
     }
@@ -291,7 +291,7 @@ impl Backend for HiresTimers {
                 timer.disarm(which)
             };
             if cancelled && which == Which::Xmit {
-                timer.data().stats.count(Counter::Cancelled);
+                timer.data().net.stats.count(Counter::Cancelled);
             }
         }
     }
@@ -312,6 +312,7 @@ impl Backend for HiresTimers {
             srtt_us8: sk.srtt_us8(),
             rttvar_us: sk.rttvar_us(),
             backoff: sk.backoff(),
+            linear: timer.map_or(0, |timer| timer.data().net.linear_timeouts()),
             kernel_ticks,
             kernel_us: ticks_to_us(kernel_ticks),
             max_ticks,

@@ -10,6 +10,15 @@
 //! Both tell the same story unless the kernel chose a longer one for a reason that the estimate
 //! does not show: no sample yet, or a round-trip time remembered from earlier connections.
 
+/// The most timeouts in a row that may be left undoubled: as many as the kernel leaves to thin
+/// streams (`TCP_THIN_LINEAR_RETRIES`).
+pub const MAX_LINEAR: u8 = 6;
+
+/// Timeouts from here on, in us, are always doubled. RFC 6298, 5.5, demands it of all, for a lost
+/// retransmission may mean congestion. Below, another TCP would not have sent even the first
+/// retransmission yet.
+pub const LINEAR_BELOW_US: u32 = 200_000;
+
 /// All that a timeout depends on.
 #[derive(Clone, Copy, Debug)]
 pub struct Inputs {
@@ -17,8 +26,10 @@ pub struct Inputs {
     pub srtt_us8: u32,
     /// The variance term in us.
     pub rttvar_us: u32,
-    /// How often the timeout has been doubled.
+    /// How many timeouts in a row there were: how often the kernel has doubled its own.
     pub backoff: u8,
+    /// How many of them, at first, shall not be doubled.
+    pub linear: u8,
     /// The kernel's timeout, backed off, in ticks.
     pub kernel_ticks: u32,
     /// The same in us.
@@ -53,7 +64,8 @@ pub fn timeout_us(i: &Inputs, to_ticks: impl FnOnce(u32) -> u32) -> u32 {
     let us = if i.srtt_us8 == 0 || i.kernel_ticks > explained {
         i.kernel_us
     } else {
-        back_off(base, i.backoff, i.max_us)
+        let linear = if base < LINEAR_BELOW_US { i.linear } else { 0 };
+        back_off(base, i.backoff.saturating_sub(linear), i.max_us)
     };
     us.clamp(1, i.max_us.max(1))
 }

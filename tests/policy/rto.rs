@@ -23,6 +23,7 @@ fn inputs(srtt_us: u32, rttvar_us: u32, backoff: u8) -> Inputs {
         srtt_us8: srtt_us << 3,
         rttvar_us,
         backoff,
+        linear: 0,
         kernel_ticks,
         kernel_us: kernel_ticks * TICK_US,
         max_ticks,
@@ -154,6 +155,30 @@ fn timeout_us__rounding_is_not_mistaken_for_knowledge() {
 }
 
 #[test]
+fn timeout_us__linear_then_doubled() {
+    for (base, linear, want) in [
+        (1000, 0, [1000, 2000, 4000, 8000, 16000]),
+        (1000, 1, [1000, 1000, 2000, 4000, 8000]),
+        (1000, 3, [1000, 1000, 1000, 1000, 2000]),
+        (199_999, 3, [199_999, 199_999, 199_999, 199_999, 399_998]),
+        // a long path
+        (
+            200_000,
+            3,
+            [200_000, 400_000, 800_000, 1_600_000, 3_200_000],
+        ),
+    ] {
+        for (backoff, want) in (0..).zip(want) {
+            let i = Inputs {
+                linear,
+                ..inputs(base - 100, 100, backoff)
+            };
+            assert_eq!(timeout(&i), want, "{base} us, {linear} linear, {backoff}");
+        }
+    }
+}
+
+#[test]
 fn timeout_us__boundaries() {
     let all = [0, 1, 7, 8, TICK_US, u32::MAX >> 1, u32::MAX - 1, u32::MAX];
     for srtt_us8 in all {
@@ -165,6 +190,7 @@ fn timeout_us__boundaries() {
                             srtt_us8,
                             rttvar_us,
                             backoff,
+                            linear: backoff / 2,
                             kernel_ticks: kernel,
                             kernel_us: kernel,
                             max_ticks: max,
@@ -249,15 +275,18 @@ fn any_inputs() -> impl Strategy<Value = Inputs> {
             (0..=32_u32).prop_map(|n| u32::MAX >> (32 - n).min(31))
         ]
     };
-    (int(), int(), any::<u8>(), int(), int(), int(), int()).prop_map(
-        |(srtt_us8, rttvar_us, backoff, kernel_ticks, kernel_us, max_ticks, max_us)| Inputs {
-            srtt_us8,
-            rttvar_us,
-            backoff,
-            kernel_ticks,
-            kernel_us,
-            max_ticks,
-            max_us,
+    (int(), int(), any::<(u8, u8)>(), int(), int(), int(), int()).prop_map(
+        |(srtt_us8, rttvar_us, (backoff, linear), kernel_ticks, kernel_us, max_ticks, max_us)| {
+            Inputs {
+                srtt_us8,
+                rttvar_us,
+                backoff,
+                linear,
+                kernel_ticks,
+                kernel_us,
+                max_ticks,
+                max_us,
+            }
         },
     )
 }
@@ -275,6 +304,10 @@ fn naive_timeout(i: &Inputs) -> u128 {
     let us =
         if i.srtt_us8 == 0 || u128::from(i.kernel_ticks) > doubled(ticks, i.backoff, i.max_ticks) {
             u128::from(i.kernel_us)
+        } else if base < 200_000 && i.backoff > i.linear {
+            doubled(base, i.backoff - i.linear, i.max_us)
+        } else if base < 200_000 {
+            base
         } else {
             doubled(base, i.backoff, i.max_us)
         };
@@ -300,6 +333,18 @@ proptest! {
     fn timeout_us__grows_with_backoff(srtt in 1..100_000_u32, rttvar in 0..1_000_000_u32, backoff in 0..255_u8) {
         let (now, next) = (timeout(&inputs(srtt, rttvar, backoff)), timeout(&inputs(srtt, rttvar, backoff + 1)));
         prop_assert!(next == (2 * now).min(MAX_US));
+    }
+
+    /// Linear timeouts are never longer than doubled ones, never shorter than the estimate, and do
+    /// not shrink from one to the next.
+    #[test]
+    fn timeout_us__linear(srtt in 1..200_000_u32, rttvar in 0..200_000_u32, backoff in 0..255_u8, linear in 0..=MAX_LINEAR) {
+        let doubled = inputs(srtt, rttvar, backoff);
+        let i = Inputs { linear, ..doubled };
+        prop_assert!(timeout(&i) <= timeout(&doubled));
+        prop_assert!(timeout(&i) >= srtt + rttvar);
+        let next = Inputs { linear, ..inputs(srtt, rttvar, backoff + 1) };
+        prop_assert!(timeout(&i) <= timeout(&next));
     }
 
     /// Never shorter than the estimate, and never longer than what the wheel would take.

@@ -125,6 +125,7 @@ def rmmod__nothing_left(lab):
     insmod()
     rmmod()
     assert not os.path.exists("/proc/net/finetcp_stat")
+    assert not os.path.exists("/proc/sys/net/ipv4/tcp_linear_timeouts")
     lab.sysctl("a", tcp_rto_min_us=1)
     lab.sysctl("a", tcp_rto_min_us=200000, tcp_early_retrans=0)
     wire = lab.capture()

@@ -56,6 +56,23 @@ def per_namespace(lab):
 
 
 @case
+def linear_timeouts(lab):
+    name = "tcp_linear_timeouts"
+    assert [read(lab, host, name) for host in "ab"] == ["0", "0"]
+    for value in "6", "1":
+        lab.sysctl("a", **{name: value})
+        assert [read(lab, host, name) for host in "ab"] == [value, "0"]
+    for value in "-1", "7", "257", "4294967296", "x", "1x":
+        try:
+            lab.sysctl("a", **{name: value})
+        except OSError as error:
+            assert error.errno == errno.EINVAL, error
+        else:
+            raise AssertionError(f"{name} took {value}")
+        assert read(lab, "a", name) == "1"
+
+
+@case
 def socket_option_before_sysctl(lab):
     """TCP_RTO_MIN_US, to the microsecond"""
     lab.sysctl("a", tcp_rto_min=300)

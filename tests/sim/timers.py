@@ -106,6 +106,40 @@ def backoff_doubles(lab, rto_min):
         near("tcpi_rto", rto, rtt + rto_min)
 
 
+@case(1, 3, 6)
+def backoff__linear(lab, linear):
+    """The first timeouts in a row are not doubled, if that is set"""
+    settings(lab, 1000)
+    lab.sysctl("a", tcp_linear_timeouts=linear)
+    wire = lab.capture()
+    with lab.connect() as c:
+        rto = c.info()[0]
+        c.lose()
+        wire.segments()
+        c.send()
+        sleep_us(200_000)
+        gaps = wire.gaps()
+        within("retransmissions", len(gaps), linear + 4, 20)
+        for n, gap in enumerate(gaps):
+            near(f"retransmission {n + 1}", gap, rto << max(n - linear, 0))
+
+
+@case
+def backoff__linear_not_on_a_long_path(lab):
+    settings(lab, 200)
+    lab.sysctl("a", tcp_linear_timeouts=3)
+    lab.delay(250_000)
+    wire = lab.capture()
+    with lab.connect(exchanges=100) as c:
+        rto = c.info()[0]
+        c.lose()
+        wire.segments()
+        c.send()
+        sleep_us(2_000_000)
+        for n, gap in enumerate(wire.gaps()[:2]):
+            near(f"retransmission {n + 1}", gap, rto << n)
+
+
 @case
 def loss_probe__two_in_flight(lab):
     """RFC 8985, 7.2: after two round trips, and the timeout counts from there"""

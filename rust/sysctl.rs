@@ -1,0 +1,107 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Settings of a network namespace under `/proc/sys/net/ipv4`.
+//!
+//! C headers: [`include/linux/sysctl.h`](srctree/include/linux/sysctl.h),
+//! [`include/net/net_namespace.h`](srctree/include/net/net_namespace.h)
+
+use core::ptr::NonNull;
+use kernel::{
+    bindings,
+    prelude::*,
+    sync::atomic::{
+        Atomic,
+        Relaxed, //
+    },
+};
+
+/// A setting: a number that the namespace's root may write.
+pub(crate) struct Setting {
+    /// Its name under `net.ipv4`.
+    pub(crate) name: &'static CStr,
+    /// The lowest and the highest value; anything else is `EINVAL` and changes nothing.
+    pub(crate) min: i32,
+    /// See `min`.
+    pub(crate) max: i32,
+}
+
+/// The value of a setting in one namespace. Writers are C code, at any time.
+#[repr(transparent)]
+pub(crate) struct Value(Atomic<i32>);
+
+impl Value {
+    /// Makes one that is `value` until somebody changes that.
+    pub(crate) const fn new(value: i32) -> Self {
+        Self(Atomic::new(value))
+    }
+
+    /// Returns the value as it is now.
+    #[inline]
+    pub(crate) fn get(&self) -> i32 {
+        self.0.load(Relaxed)
+    }
+}
+
+/// The settings of one namespace, which are visible as long as this lives.
+///
+/// # Invariants
+///
+/// `header` is what registering `_entries` returned.
+pub(super) struct Table {
+    header: NonNull<bindings::ctl_table_header>,
+    /// C keeps a pointer to them.
+    _entries: KVec<bindings::ctl_table>,
+}
+
+impl Table {
+    /// Makes the settings of `net` visible, each with its value. Sleeps.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`, also if there is a setting of that name already.
+    ///
+    /// # Safety
+    ///
+    /// `net` and `values` must stay until the table is dropped.
+    pub(super) unsafe fn register<'a>(
+        net: *mut bindings::net,
+        settings: impl Iterator<Item = (&'static Setting, &'a Value)>,
+    ) -> Result<Self> {
+        let mut entries = KVec::new();
+        for (setting, value) in settings {
+            let entry = bindings::ctl_table {
+                procname: setting.name.as_char_ptr(),
+                data: core::ptr::from_ref(value).cast_mut().cast(),
+                maxlen: size_of::<Value>() as c_int,
+                mode: 0o644,
+                proc_handler: Some(bindings::proc_dointvec_minmax),
+                extra1: core::ptr::from_ref(&setting.min).cast_mut().cast(),
+                extra2: core::ptr::from_ref(&setting.max).cast_mut().cast(),
+                ..Default::default()
+            };
+            entries.push(entry, GFP_KERNEL_ACCOUNT)?;
+        }
+        // SAFETY: By the caller's promise; the entries do not move with the vector, and C only
+        // reads the bounds.
+        let header = unsafe {
+            bindings::register_net_sysctl_sz(
+                net,
+                c"net/ipv4".as_char_ptr(),
+                entries.as_ptr(),
+                entries.len(),
+            )
+        };
+        // INVARIANT: It is.
+        Ok(Self {
+            header: NonNull::new(header).ok_or(ENOMEM)?,
+            _entries: entries,
+        })
+    }
+}
+
+impl Drop for Table {
+    fn drop(&mut self) {
+        // SAFETY: By the type's invariant. It waits for those that read or write a value.
+        unsafe { bindings::unregister_net_sysctl_table(self.header.as_ptr()) }
+    }
+}
