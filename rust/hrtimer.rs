@@ -170,6 +170,14 @@ mod tests {
             )
         }
 
+        /// Waits for an expiry, for seconds if need be.
+        fn wait(&self) {
+            let end = now() + 5_000_000_000;
+            while self.expiries.load(Acquire) == 0 && now() < end {
+                fsleep(Delta::from_micros(100));
+            }
+        }
+
         /// Counts.
         ///
         /// # Safety
@@ -204,9 +212,7 @@ mod tests {
         let counting = Counting::new()?;
         let due = now() + 2_000_000;
         counting.timer.start(due);
-        while counting.expiries.load(Acquire) == 0 && now() < due + 5_000_000_000 {
-            fsleep(Delta::from_micros(100));
-        }
+        counting.wait();
         assert!(now() >= due);
         fsleep(Delta::from_millis(5));
         counting.timer.cancel();
@@ -219,7 +225,7 @@ mod tests {
         let counting = Counting::new()?;
         counting.timer.start(now() + 60_000_000_000);
         counting.timer.start(now());
-        fsleep(Delta::from_millis(5));
+        counting.wait();
         assert!(!counting.timer.cancel());
         assert_eq!(counting.expiries.load(Acquire), 1);
         Ok(())
