@@ -12,7 +12,7 @@ PARAMETERS='panic=-1 oops=panic loglevel=6 kunit.filter_glob=finetcp*
 	dummy.numdummies=0 ifb.numifbs=0 bonding.max_bonds=0'
 
 DIE_STATUS=125
-kernel=patched with_module=1 mem=2G timeout=900 append='' smp=2 icount=''
+kernel=patched with_module=1 mem=2G timeout=900 append='' smp=2 icount='' threads=multi
 pass=()
 
 parse() {
@@ -27,6 +27,7 @@ parse() {
 		--env) pass+=("${2:?}"); shift ;;
 		--smp) smp=${2:?}; shift ;;
 		--icount) icount=1 ;;
+		--one-thread) threads=single ;;
 		--) shift; break ;;
 		[!-]*) break ;;
 		*) die "unknown option $1 (see --help)" ;;
