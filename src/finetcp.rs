@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! finetcp: TCP's retransmit timers, exact to the microsecond.
+//! finetcp: TCP's timers, exact to the microsecond.
 //!
 //! `policy` decides, `timer` and `stats` carry it out, `ext` (in `rust/`) is what they need of
 //! the kernel.
@@ -20,7 +20,7 @@ module! {
     type: FineTcp,
     name: "finetcp",
     authors: ["The finetcp developers"],
-    description: "TCP retransmit timers exact to the microsecond",
+    description: "TCP timers exact to the microsecond",
     license: "GPL v2",
     params: {
         rto_min_floor: i32 {
@@ -56,7 +56,7 @@ impl kernel::Module for FineTcp {
         // SAFETY: Once; `_namespaces` is dropped last.
         let namespaces = unsafe { netns::NAMESPACES.register()? };
         let backend = ext::tcp_hires::Registration::new::<timer::HiresTimers>(floor)
-            .inspect_err(|_| pr_err!("another module serves TCP's retransmit timers\n"))?;
+            .inspect_err(|_| pr_err!("another module serves TCP's timers\n"))?;
 
         let resolution = ext::hrtimer::resolution();
         if resolution > 1 {
@@ -65,7 +65,7 @@ impl kernel::Module for FineTcp {
                 resolution / 1000
             );
         } else {
-            pr_info!("TCP retransmit timers at a resolution of 1 ns\n");
+            pr_info!("TCP timers at a resolution of 1 ns\n");
         }
         Ok(Self {
             _backend: backend,
