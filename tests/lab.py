@@ -11,6 +11,7 @@ KTAP. Names are function__case, as everywhere here.
 """
 
 import contextlib
+import errno
 import hashlib
 import inspect
 import os
@@ -74,6 +75,16 @@ def run(*command, check=True):
     if check and done.returncode:
         raise AssertionError(f"{' '.join(command)}: {done.stdout.strip()}")
     return done.stdout
+
+
+def insmod(*parameters):
+    """Load finetcp: afresh, if a case that failed has left it there"""
+    run("rmmod", "finetcp", check=False)
+    run("insmod", os.environ["FINETCP_KO"], *parameters)
+
+
+def rmmod():
+    run("rmmod", "finetcp")
 
 
 def near(what, got, want, tolerance=5):
@@ -146,6 +157,24 @@ class Lab:
                 with open(f"/proc/sys/net/ipv4/{name}", "w", encoding="ascii") as f:
                     f.write(str(value))
 
+    def read(self, host, name):
+        """A setting as it reads"""
+        with self.on(host), open(f"/proc/sys/net/ipv4/{name}", encoding="ascii") as f:
+            return f.read().strip()
+
+    def refuses(self, host, name, value):
+        """The setting takes no such value, says why, and stays as it was"""
+        before = self.read(host, name)
+        try:
+            self.sysctl(host, **{name: value})
+        except OSError as error:
+            if error.errno != errno.EINVAL:
+                raise
+        else:
+            raise AssertionError(f"{name} took {value}")
+        if self.read(host, name) != before:
+            raise AssertionError(f"{name} was {before}, and is {self.read(host, name)} now")
+
     def stat(self, host="a"):
         """finetcp's counters"""
         with self.on(host), open("/proc/net/finetcp_stat", encoding="ascii") as f:
@@ -154,6 +183,20 @@ class Lab:
     def capture(self, empty=False, incoming=False):
         with self.on("a"):
             return Capture(empty, incoming)
+
+    def ack_delay(self, connection, segments=1, meanwhile=None):
+        """The time in us until b acknowledges what it has received and not answered. Meanwhile, after
+        20 ms, something may be done"""
+        wire = self.capture(empty=True, incoming=True)
+        sent = time.time() * 10**6
+        connection.send(segments)
+        connection.receive(segments)
+        sleep_us(20_000)
+        if meanwhile:
+            meanwhile()
+        sleep_us(80_000)
+        ((acknowledged, _, _),) = wire.segments()
+        return acknowledged - sent
 
     def connect(self, family=socket.AF_INET, protocol=0, exchanges=30):
         """A connection from a to b whose round-trip time is well known to a"""
@@ -239,6 +282,23 @@ class Connection:
             self.a.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_TCLASS, value)
         else:
             self.a.setsockopt(socket.IPPROTO_IP, socket.IP_TOS, value)
+
+    def recover(self):
+        """b gets what a sends, and so the segment that was lost"""
+        self.lose(False)
+        self.receive()
+
+    def lose_one(self, wire, us, meanwhile=None, more_us=0):
+        """From now on all is lost; send a segment. The gaps in us between it and what is sent again
+        within that time, and more if something is done meanwhile"""
+        self.lose()
+        wire.segments()
+        self.send()
+        sleep_us(us)
+        if meanwhile:
+            meanwhile()
+            sleep_us(more_us)
+        return wire.gaps()
 
     def info(self):
         """(RTO, smoothed RTT) of a in us"""

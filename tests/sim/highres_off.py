@@ -8,12 +8,12 @@ import os
 import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.realpath(__file__)), ".."))
-from lab import case, main, run, sleep_us, within  # noqa: E402
+from lab import case, insmod, main, run, within  # noqa: E402
 
 
 @case
 def insmod__says_so(_):
-    run("insmod", os.environ["FINETCP_KO"])
+    insmod()
     lines = [line for line in run("dmesg").splitlines() if "] finetcp: " in line and "taints kernel" not in line]
     assert len(lines) == 1 and "no high resolution" in lines[0] and "1000 us" in lines[0], lines
 
@@ -26,13 +26,8 @@ def first_timeout__on_a_tick(lab, rto_min):
     wire = lab.capture()
     with lab.connect(exchanges=100) as c:
         rto = c.info()[0]
-        c.lose()
-        wire.segments()
-        c.send()
-        sleep_us(1.5 * rto + 5000)
-        within("retransmission", wire.gaps()[0], rto, rto + 2000)
-        c.lose(False)
-        c.receive()
+        within("retransmission", c.lose_one(wire, 1.5 * rto + 5000)[0], rto, rto + 2000)
+        c.recover()
 
 
 if __name__ == "__main__":

@@ -8,7 +8,8 @@ import socket
 import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.realpath(__file__)), ".."))
-from lab import IPPROTO_MPTCP, case, main, near, run, sleep_us, within  # noqa: E402
+from lab import IPPROTO_MPTCP, case, main, near, run, within  # noqa: E402
+
 
 def check_transfer(lab, family):
     lab.connect(family, IPPROTO_MPTCP).close()
@@ -34,13 +35,8 @@ def subflow_timeout(lab):
     lab.sysctl("a", tcp_rto_min=1000, tcp_early_retrans=0)
     wire = lab.capture()
     with lab.connect(protocol=IPPROTO_MPTCP, exchanges=100) as c:
-        c.lose()
-        wire.segments()
-        c.send()
-        sleep_us(2000)
-        near("first retransmission", wire.gaps()[0], 1050, 12)
-        c.lose(False)
-        c.receive()
+        near("first retransmission", c.lose_one(wire, 2000)[0], 1050, 12)
+        c.recover()
 
 
 if __name__ == "__main__":

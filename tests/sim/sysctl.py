@@ -3,7 +3,6 @@
 # guest: --kernel patched
 """net.ipv4.tcp_rto_min: what it takes, and for whom it holds."""
 
-import errno
 import os
 import socket
 import sys
@@ -15,42 +14,31 @@ NAMES = "tcp_rto_min", "tcp_rto_min_us"
 TCP_RTO_MIN_US = 45
 
 
-def read(lab, host, name):
-    with lab.on(host), open(f"/proc/sys/net/ipv4/{name}", encoding="ascii") as f:
-        return f.read().strip()
-
-
 @case
 def default(lab):
     for name in NAMES:
-        assert read(lab, "a", name) == "200000"
+        assert lab.read("a", name) == "200000"
 
 
 @case(*NAMES)
 def one_value_two_names(lab, name):
     for value in "20", "200", "200000", "2147483647":
         lab.sysctl("a", **{name: value})
-        assert [read(lab, "a", n) for n in NAMES] == [value] * 2
+        assert [lab.read("a", n) for n in NAMES] == [value] * 2
 
 
 @case("19", "0", "-1", "x", "2147483648", "4294967496", "200x", "1e3")
 def refused(lab, value):
     lab.sysctl("a", tcp_rto_min=300)
     for name in NAMES:
-        try:
-            lab.sysctl("a", **{name: value})
-        except OSError as error:
-            assert error.errno == errno.EINVAL, error
-        else:
-            raise AssertionError(f"{name} took it")
-        assert read(lab, "a", name) == "300"
+        lab.refuses("a", name, value)
 
 
 @case
 def per_namespace(lab):
     lab.sysctl("a", tcp_rto_min=300)
     lab.sysctl("b", tcp_rto_min=400)
-    assert [read(lab, host, "tcp_rto_min") for host in "ab"] == ["300", "400"]
+    assert [lab.read(host, "tcp_rto_min") for host in "ab"] == ["300", "400"]
     with open("/proc/sys/net/ipv4/tcp_rto_min", encoding="ascii") as f:
         assert f.read() == "200000\n"
 
@@ -58,18 +46,12 @@ def per_namespace(lab):
 @case
 def linear_timeouts(lab):
     name = "tcp_linear_timeouts"
-    assert [read(lab, host, name) for host in "ab"] == ["0", "0"]
+    assert [lab.read(host, name) for host in "ab"] == ["0", "0"]
     for value in "6", "1":
         lab.sysctl("a", **{name: value})
-        assert [read(lab, host, name) for host in "ab"] == [value, "0"]
+        assert [lab.read(host, name) for host in "ab"] == [value, "0"]
     for value in "-1", "7", "257", "4294967296", "x", "1x":
-        try:
-            lab.sysctl("a", **{name: value})
-        except OSError as error:
-            assert error.errno == errno.EINVAL, error
-        else:
-            raise AssertionError(f"{name} took {value}")
-        assert read(lab, "a", name) == "1"
+        lab.refuses("a", name, value)
 
 
 @case

@@ -11,7 +11,6 @@ its floor, the minimal timeout: the timeout is 50 us more than that.
 import os
 import socket
 import sys
-import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.realpath(__file__)), ".."))
 from lab import case, main, near, run, sleep_us, within  # noqa: E402
@@ -31,14 +30,9 @@ def check_timeout(connection, wire, minimum):
     """Lose one segment"""
     rto, rtt = connection.info()
     near("tcpi_rto", rto, rtt + minimum)
-    connection.lose()
-    wire.segments()
-    connection.send()
-    sleep_us(1.5 * rto)
-    (gap,) = wire.gaps()
+    (gap,) = connection.lose_one(wire, 1.5 * rto)
     near("first retransmission", gap, rto)
-    connection.lose(False)
-    connection.receive()
+    connection.recover()
 
 
 def check_first_timeout(lab, rto_min, family):
@@ -86,11 +80,7 @@ def backoff_doubles(lab, rto_min):
     wire = lab.capture()
     with lab.connect() as c:
         rto = c.info()[0]
-        c.lose()
-        wire.segments()
-        c.send()
-        sleep_us(6_000_000)
-        gaps = wire.gaps()
+        gaps = c.lose_one(wire, 6_000_000)
         within("retransmissions", len(gaps), 8, 20)
         for n, gap in enumerate(gaps):
             want = rto << n
@@ -99,8 +89,7 @@ def backoff_doubles(lab, rto_min):
             else:
                 within(f"retransmission {n + 1}", gap, want - 5, want * 17 / 16 + 2000)
         # An answer ends the backoff.
-        c.lose(False)
-        c.receive()
+        c.recover()
         c.exchange(SETTLE)
         rto, rtt = c.info()
         near("tcpi_rto", rto, rtt + rto_min)
@@ -114,11 +103,7 @@ def backoff__linear(lab, linear):
     wire = lab.capture()
     with lab.connect() as c:
         rto = c.info()[0]
-        c.lose()
-        wire.segments()
-        c.send()
-        sleep_us(200_000)
-        gaps = wire.gaps()
+        gaps = c.lose_one(wire, 200_000)
         within("retransmissions", len(gaps), linear + 4, 20)
         for n, gap in enumerate(gaps):
             near(f"retransmission {n + 1}", gap, rto << max(n - linear, 0))
@@ -132,12 +117,9 @@ def backoff__linear_not_on_a_long_path(lab):
     wire = lab.capture()
     with lab.connect(exchanges=100) as c:
         rto = c.info()[0]
-        c.lose()
-        wire.segments()
-        c.send()
-        sleep_us(2_000_000)
-        for n, gap in enumerate(wire.gaps()[:2]):
-            near(f"retransmission {n + 1}", gap, rto << n)
+        gaps = c.lose_one(wire, 2_000_000)
+        for n in range(2):
+            near(f"retransmission {n + 1}", gaps[n], rto << n)
 
 
 @case
@@ -166,11 +148,7 @@ def loss_probe__one_in_flight(lab):
     with lab.connect() as c:
         rto, rtt = c.info()
         before = nstat(lab, "TCPLossProbes")
-        c.lose()
-        wire.segments()
-        c.send()
-        sleep_us(1.5 * rto)
-        near("probe", wire.gaps()[0], min(2 * rtt + 10000, rto))
+        near("probe", c.lose_one(wire, 1.5 * rto)[0], min(2 * rtt + 10000, rto))
         near("probes", nstat(lab, "TCPLossProbes") - before, 1, 0)
 
 
@@ -196,30 +174,16 @@ def reordering_timer(lab):
 def delayed_ack(lab, rto_min):
     """Not for so long that the sender, with the same settings, would take it for a loss"""
     lab.sysctl("b", tcp_rto_min=rto_min)
-    wire = lab.capture(empty=True, incoming=True)
+    delay = min(40_000, max(rto_min // 2, rto_min - TICK))
     with lab.connect() as c:
-        wire.segments()
-        c.send()
-        sent = time.time() * 10**6
-        c.receive()
-        sleep_us(100_000)
-        ((t, _, _),) = wire.segments()
-        delay = min(40_000, max(rto_min // 2, rto_min - TICK))
-        near("acknowledgement", t - sent, RTT + delay, ROUGHLY)
+        near("acknowledgement", lab.ack_delay(c), RTT + delay, ROUGHLY)
 
 
 @case
 def delayed_ack__second_segment(lab):
     """Two segments are acknowledged at once"""
-    wire = lab.capture(empty=True, incoming=True)
     with lab.connect() as c:
-        wire.segments()
-        sent = time.time() * 10**6
-        c.send(2)
-        c.receive(2)
-        sleep_us(100_000)
-        ((t, _, _),) = wire.segments()
-        near("acknowledgement", t - sent, RTT, 2 * ROUGHLY)
+        near("acknowledgement", lab.ack_delay(c, segments=2), RTT, 2 * ROUGHLY)
 
 
 @case

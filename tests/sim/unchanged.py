@@ -44,11 +44,7 @@ def default__retransmissions(lab):
     lab.sysctl("a", tcp_early_retrans=0)
     wire = lab.capture()
     with lab.connect() as c:
-        c.lose()
-        wire.segments()
-        c.send()
-        sleep_us(30_000_000)
-        gaps = wire.gaps()
+        gaps = c.lose_one(wire, 30_000_000)
         near("retransmissions", len(gaps), 7, 0)
         for n, gap in enumerate(gaps):
             check_wheel(f"retransmission {n + 1}", gap, 200_000 + RTT << n)

@@ -55,8 +55,7 @@ def no_memory__wheel_serves(lab):
                 c.send()
         time.sleep(0.5)
         for c in connections:
-            c.lose(False)
-            c.receive()
+            c.recover()
             c.transfer(100000)
         after = lab.stat()
         within("AllocFailures since", after["AllocFailures"] - without["AllocFailures"], 0, 1000)

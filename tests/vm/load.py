@@ -1,7 +1,7 @@
 #!/usr/bin/python3 -B
 # SPDX-License-Identifier: GPL-2.0
-# guest: --kernel patched --smp 2 --no-module
-# guest: --kernel debug --smp 2 --no-module
+# guest: --kernel patched --smp 2 --one-thread --no-module
+# guest: --kernel debug --smp 2 --one-thread --no-module
 """The module comes and goes on two processors, under traffic that loses packets
 and timers that expire meanwhile. No connection may be lost."""
 
@@ -13,19 +13,11 @@ import sys
 import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.realpath(__file__)), ".."))
-from lab import case, main, run  # noqa: E402
+from lab import case, insmod, main, rmmod  # noqa: E402
 
 DEBUG = os.environ["FINETCP_KERNEL"] == "debug"
 TIMES = 20 if DEBUG else 50
 STREAMS = 4
-
-
-def insmod():
-    run("insmod", os.environ["FINETCP_KO"])
-
-
-def rmmod():
-    run("rmmod", "finetcp")
 
 
 @case

@@ -65,11 +65,7 @@ def first_timeout__never_early(lab):
     with lab.connect() as c:
         rto = c.info()[0]
         within("tcpi_rto", rto, 20000, 2_000_000)
-        c.lose()
-        wire.segments()
-        c.send()
-        time.sleep(1.5 * rto / 10**6 + 0.2)
-        within("first retransmission", wire.gaps()[0], rto - 100, rto + 50000)
+        within("first retransmission", c.lose_one(wire, 1.5 * rto + 200_000)[0], rto - 100, rto + 50000)
 
 
 @case
