@@ -47,6 +47,8 @@ prepare() {
 	# Outside a checkout the directory itself; / is shared anyway.
 	[ -n "$top" ] || top=${PWD#/}
 	[ -z "$top" ] || top=/${top#/}
+	# The guest has these directories to itself.
+	case $CACHE in /tmp/* | /var/tmp/* | /run/* | /dev/shm/*) hidden=$CACHE ;; *) hidden='' ;; esac
 	case $variant in
 	*stock) with_module='' ;;
 	# Also with --no-module, for a command that loads it itself; but then
@@ -67,6 +69,7 @@ prepare() {
 	environment+=("${pass[@]}")
 	touch "$run/stdout" "$run/stderr" "$run/console"
 	{
+		echo "cache=${hidden@Q}"
 		echo "top=${top@Q}"
 		echo "module=${with_module:+finetcp.ko}"
 		echo "parameters=${FINETCP_PARAMS@Q}"
