@@ -17,6 +17,7 @@
 //!
 //! C header: [`include/linux/hrtimer.h`](srctree/include/linux/hrtimer.h)
 
+use core::ptr::addr_of;
 use kernel::{
     bindings,
     prelude::*,
@@ -77,6 +78,14 @@ impl HrTimer {
     pub(crate) fn is_queued(&self) -> bool {
         // SAFETY: By the type's invariant. It is one lockless read.
         unsafe { bindings::hrtimer_is_queued(self.inner.get()) }
+    }
+
+    /// Returns when the timer expires, or expired last, in ns of `CLOCK_MONOTONIC`.
+    #[inline]
+    pub(crate) fn expires(&self) -> u64 {
+        // SAFETY: By the type's invariant. Another CPU may be starting it.
+        let expires = unsafe { addr_of!((*self.inner.get())._softexpires).read_volatile() };
+        u64::try_from(expires).unwrap_or(0)
     }
 
     /// Starts the timer, or moves it if it is queued.
@@ -223,7 +232,9 @@ mod tests {
     #[test]
     fn start__moves_queued_timer() -> Result {
         let counting = Counting::new()?;
-        counting.timer.start(now() + 60_000_000_000);
+        let later = now() + 60_000_000_000;
+        counting.timer.start(later);
+        assert_eq!(counting.timer.expires(), later);
         counting.timer.start(now());
         counting.wait();
         assert!(!counting.timer.cancel());

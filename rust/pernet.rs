@@ -5,13 +5,10 @@
 //! C headers: [`include/net/net_namespace.h`](srctree/include/net/net_namespace.h),
 //! [`include/linux/proc_fs.h`](srctree/include/linux/proc_fs.h)
 
-use super::{
-    sock::LockedSock,
-    sysctl::{
-        self,
-        Setting,
-        Value, //
-    },
+use super::sysctl::{
+    self,
+    Setting,
+    Value, //
 };
 use core::{
     cell::UnsafeCell,
@@ -34,13 +31,41 @@ use kernel::{
     types::Opaque, //
 };
 
+/// A network namespace.
+///
+/// # Invariants
+///
+/// The pointee is a network namespace that has sockets.
+#[repr(transparent)]
+pub(crate) struct Net(Opaque<bindings::net>);
+
+impl Net {
+    /// Creates a reference from a pointer that C passes.
+    ///
+    /// # Safety
+    ///
+    /// `net` must point to a network namespace that has a socket during `'a`.
+    #[inline]
+    pub(super) unsafe fn from_raw<'a>(net: *const bindings::net) -> &'a Self {
+        // SAFETY: By the caller's promise; the layouts are the same.
+        // INVARIANT: So says the caller.
+        unsafe { &*net.cast() }
+    }
+
+    /// Returns the C namespace.
+    #[inline]
+    pub(super) fn as_ptr(&self) -> *mut bindings::net {
+        self.0.get()
+    }
+}
+
 /// What each network namespace has one of.
 pub(crate) trait NetData: Send + Sync + Sized + 'static {
     /// The name of its file under `/proc/net`, which everybody may read.
     const FILE: &'static CStr;
 
     /// Its settings under `net.ipv4`.
-    const SETTINGS: &'static [Setting];
+    fn settings() -> &'static [Setting];
 
     /// The values of the settings, in the same order.
     fn values(&self) -> &[Value];
@@ -107,13 +132,13 @@ impl<T: NetData> PerNet<T> {
         Ok(Registration(self))
     }
 
-    /// Looks up the data of the socket's namespace; none if that is about to go.
-    pub(crate) fn get(&self, sk: &LockedSock) -> Option<Arc<T>> {
+    /// Looks up the data of a namespace; none if that is about to go.
+    pub(crate) fn get(&self, net: &Net) -> Option<Arc<T>> {
         let _guard = rcu::read_lock();
-        // SAFETY: The namespace is that of a socket; see `register()`. What is in `live` is
-        // alive until a grace period after its removal.
+        // SAFETY: See `register()`. What is in `live` is alive until a grace period after its
+        // removal.
         unsafe {
-            let live = addr_of_mut!((*self.slot(sk.net().as_ptr())).live).read_volatile();
+            let live = addr_of_mut!((*self.slot(net.as_ptr())).live).read_volatile();
             (!live.is_null()).then(|| ArcBorrow::from_raw(live).into())
         }
     }
@@ -134,7 +159,7 @@ impl<T: NetData> PerNet<T> {
     unsafe extern "C" fn init(net: *mut bindings::net) -> c_int {
         kernel::error::from_result(|| {
             let data = T::new()?;
-            let values = T::SETTINGS.iter().zip(data.values());
+            let values = T::settings().iter().zip(data.values());
             // SAFETY: `exit()` drops the table before the data, and so does an error here.
             let settings = unsafe { sysctl::Table::register(net, values) }?;
             let settings = KBox::new(settings, GFP_KERNEL_ACCOUNT)?;

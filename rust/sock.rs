@@ -5,6 +5,7 @@
 //! C headers: [`include/net/sock.h`](srctree/include/net/sock.h),
 //! [`include/linux/tcp.h`](srctree/include/linux/tcp.h)
 
+use super::pernet::Net;
 use core::ptr::{
     addr_of,
     addr_of_mut,
@@ -63,9 +64,9 @@ impl LockedSock {
 
     /// Returns the network namespace of the socket.
     #[inline]
-    pub(super) fn net(&self) -> NonNull<bindings::net> {
-        // SAFETY: By the type's invariant. A socket has a namespace, so it is never null.
-        unsafe { NonNull::new_unchecked(bindings::sock_net(self.as_ptr())) }
+    pub(crate) fn net(&self) -> &Net {
+        // SAFETY: By the type's invariant. A socket has a namespace, and keeps it.
+        unsafe { Net::from_raw(bindings::sock_net(self.as_ptr())) }
     }
 
     /// Returns whether the socket is closed: no event can be pending.
@@ -84,11 +85,45 @@ impl LockedSock {
         u32::from(pending) & bindings::inet_csk_ack_state_t_ICSK_ACK_TIMER != 0
     }
 
-    /// Returns the longest delay of an ACK in ticks that is set for this socket.
+    /// Returns the longest delay of an ACK in us that is set for this socket.
     #[inline]
-    pub(crate) fn delack_max_ticks(&self) -> u32 {
-        // SAFETY: By the type's invariant. `setsockopt()` may write it without the lock.
-        unsafe { addr_of!((*self.icsk()).icsk_delack_max).read_volatile() }
+    pub(crate) fn delack_max_us(&self) -> u32 {
+        let icsk = self.icsk();
+        // SAFETY: By the type's invariant. `setsockopt()` may write them without the lock.
+        unsafe {
+            match addr_of!((*icsk).icsk_delack_max_us).read_volatile() {
+                0 => ticks_to_us(addr_of!((*icsk).icsk_delack_max).read_volatile()),
+                us => us,
+            }
+        }
+    }
+
+    /// Returns the kernel's own prediction of a good delay for ACKs in ticks.
+    pub(crate) fn ato_ticks(&self) -> u32 {
+        // SAFETY: By the type's invariant.
+        unsafe { (*self.icsk()).icsk_ack.ato() }
+    }
+
+    /// Returns whether the next segments with data are acknowledged at once, as after a loss.
+    #[inline]
+    pub(crate) fn is_ack_quick(&self) -> bool {
+        // SAFETY: By the type's invariant.
+        unsafe { (*self.icsk()).icsk_ack.quick != 0 }
+    }
+
+    /// Returns whether both sides send in turns, so that an ACK may hope for data to travel with.
+    #[inline]
+    pub(crate) fn is_interactive(&self) -> bool {
+        // SAFETY: By the type's invariant.
+        unsafe { bindings::inet_csk_in_pingpong_mode(self.as_ptr()) }
+    }
+
+    /// Returns whether the peer has marked the end of what it had to send (PSH).
+    #[inline]
+    pub(crate) fn is_ack_pushed(&self) -> bool {
+        // SAFETY: By the type's invariant.
+        let pending = unsafe { (*self.icsk()).icsk_ack.pending };
+        u32::from(pending) & bindings::inet_csk_ack_state_t_ICSK_ACK_PUSHED != 0
     }
 
     /// Returns whether an event of the retransmit timer is pending.
@@ -96,6 +131,14 @@ impl LockedSock {
     pub(crate) fn is_event_pending(&self) -> bool {
         // SAFETY: By the type's invariant.
         unsafe { (*self.icsk()).icsk_pending != 0 }
+    }
+
+    /// Returns the time, in ns of `CLOCK_MONOTONIC`, at which the segment or system call arrived
+    /// that is being dealt with.
+    #[inline]
+    pub(crate) fn clock_ns(&self) -> u64 {
+        // SAFETY: By the type's invariant.
+        unsafe { (*self.tcp()).tcp_clock_cache }
     }
 
     /// Returns the smoothed round-trip time in 1/8 us, 0 before the first sample.
@@ -155,6 +198,20 @@ impl LockedSock {
     pub(crate) fn rto_max_ticks(&self) -> u32 {
         // SAFETY: By the type's invariant. `setsockopt()` may write it without the lock.
         unsafe { addr_of!((*self.icsk()).icsk_rto_max).read_volatile() }
+    }
+
+    /// Returns what changes when somebody sets the minimal timeout, but for a route: the socket
+    /// option, or the sysctl if there is none. Cheaper than [`Self::rto_min_us`].
+    #[inline]
+    pub(crate) fn rto_min_setting(&self) -> u32 {
+        // SAFETY: By the type's invariant. Both may be written without the lock.
+        unsafe {
+            match addr_of!((*self.icsk()).icsk_rto_min_us).read_volatile() {
+                0 => addr_of!((*self.net().as_ptr()).ipv4.sysctl_tcp_rto_min_us).read_volatile()
+                    as u32,
+                us => us,
+            }
+        }
     }
 
     /// Returns the minimal timeout in us that holds now: route, socket option, or sysctl.

@@ -119,10 +119,12 @@ impl<T: Send + Sync + 'static> SockTimer<T> {
         }
     }
 
-    /// Returns whether the timer is queued. It may expire at any time.
+    /// Returns when the timer expires if it is queued, in ns of `CLOCK_MONOTONIC`. It may expire
+    /// at any time.
     #[inline]
-    pub(crate) fn is_armed(&self, which: Which) -> bool {
-        self.timer(which).is_queued()
+    pub(crate) fn armed(&self, which: Which) -> Option<u64> {
+        let timer = self.timer(which);
+        timer.is_queued().then(|| timer.expires())
     }
 
     /// Starts the timer, or moves it, to `expires` ns of `CLOCK_MONOTONIC`.

@@ -19,13 +19,13 @@ use kernel::{
 pub(crate) struct Setting {
     /// Its name under `net.ipv4`.
     pub(crate) name: &'static CStr,
-    /// The lowest and the highest value; anything else is `EINVAL` and changes nothing.
-    pub(crate) min: i32,
-    /// See `min`.
+    /// The lowest value; less is `EINVAL` and changes nothing.
+    pub(crate) min: &'static Value,
+    /// The highest value, alike.
     pub(crate) max: i32,
 }
 
-/// The value of a setting in one namespace. Writers are C code, at any time.
+/// The value of a setting in one namespace, or the bound of one. Writers are C code, at any time.
 #[repr(transparent)]
 pub(crate) struct Value(Atomic<i32>);
 
@@ -33,6 +33,11 @@ impl Value {
     /// Makes one that is `value` until somebody changes that.
     pub(crate) const fn new(value: i32) -> Self {
         Self(Atomic::new(value))
+    }
+
+    /// Changes the value.
+    pub(crate) fn set(&self, value: i32) {
+        self.0.store(value, Relaxed);
     }
 
     /// Returns the value as it is now.
@@ -75,7 +80,7 @@ impl Table {
                 maxlen: size_of::<Value>() as c_int,
                 mode: 0o644,
                 proc_handler: Some(bindings::proc_dointvec_minmax),
-                extra1: core::ptr::from_ref(&setting.min).cast_mut().cast(),
+                extra1: core::ptr::from_ref(setting.min).cast_mut().cast(),
                 extra2: core::ptr::from_ref(&setting.max).cast_mut().cast(),
                 ..Default::default()
             };

@@ -5,6 +5,7 @@
 //! C header: [`include/net/tcp_hires.h`](srctree/include/net/tcp_hires.h)
 
 use super::{
+    pernet::Net,
     sock::LockedSock,
     sock_timer::{
         SockTimer,
@@ -29,16 +30,24 @@ use kernel::{
 /// The timers of a socket in the hands of a [`Backend`].
 pub(crate) type TimerOf<B> = SockTimer<<B as Backend>::Data>;
 
+/// What the retransmit timer runs for (`ICSK_TIME_*`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Event {
+    /// The retransmission timeout.
+    Timeout,
+    /// A loss probe, the end of a reordering window, or a zero-window probe.
+    Other,
+}
+
 /// What a module knows of a socket's deadline (`enum tcp_hires_state`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u32)]
 pub(crate) enum State {
     /// Nothing: the timer wheel serves the pending event.
-    None = bindings::tcp_hires_state_TCP_HIRES_NONE,
+    None,
     /// The deadline lies ahead, and the timer is armed for it.
-    Early = bindings::tcp_hires_state_TCP_HIRES_EARLY,
-    /// The deadline has passed.
-    Due = bindings::tcp_hires_state_TCP_HIRES_DUE,
+    Early,
+    /// The deadline has passed, so many ns ago.
+    Due(u64),
 }
 
 /// What becomes of an ACK that may be delayed.
@@ -60,21 +69,36 @@ pub(crate) trait Backend: 'static {
     /// What is kept beside a socket's timers.
     type Data: Send + Sync + 'static;
 
-    /// Runs the retransmit timer `delay` ns from now. Returns false where the wheel shall do it.
-    fn start(sk: &mut LockedSock, timer: Option<ArcBorrow<'_, TimerOf<Self>>>, delay: u64) -> bool;
+    /// Runs the retransmit timer for `event`, `delay` ns after `now`, which is a moment ago.
+    /// Returns false where the wheel shall do it.
+    fn start(
+        sk: &mut LockedSock,
+        timer: Option<ArcBorrow<'_, TimerOf<Self>>>,
+        event: Event,
+        now: u64,
+        delay: u64,
+    ) -> bool;
 
-    /// Runs the timer of a delayed ACK, which the kernel would let wait for `ato` ticks.
-    fn delay_ack(sk: &mut LockedSock, timer: Option<ArcBorrow<'_, TimerOf<Self>>>, ato: u32)
-        -> Ack;
+    /// A segment with data has arrived, and an ACK is scheduled.
+    fn data_received(sk: &mut LockedSock, timer: ArcBorrow<'_, TimerOf<Self>>);
+
+    /// Runs the timer of a delayed ACK.
+    fn delay_ack(sk: &mut LockedSock, timer: Option<ArcBorrow<'_, TimerOf<Self>>>) -> Ack;
+
+    /// Returns how long an ACK is delayed, in us.
+    fn ato(sk: &mut LockedSock, timer: Option<ArcBorrow<'_, TimerOf<Self>>>) -> u32;
 
     /// Compares the deadline with the clock, and arms the timer for what is left.
-    fn check(timer: ArcBorrow<'_, TimerOf<Self>>, which: Which) -> State;
+    fn check(sk: &mut LockedSock, timer: ArcBorrow<'_, TimerOf<Self>>, which: Which) -> State;
 
     /// Forgets both deadlines; with `sync`, waits for the callbacks.
     fn stop(timer: ArcBorrow<'_, TimerOf<Self>>, sync: bool);
 
     /// The socket is closed for good. `timer` is not armed, or about to find the socket closed.
     fn release(timer: &Arc<TimerOf<Self>>);
+
+    /// Returns the timeout of a SYN or SYN-ACK in us.
+    fn rto_init(net: &Net) -> u32;
 
     /// Returns the retransmission timeout in us, backed off.
     fn rto(sk: &mut LockedSock, timer: Option<ArcBorrow<'_, TimerOf<Self>>>) -> u32;
@@ -142,9 +166,40 @@ impl<B: Backend> Table<B> {
     /// # Safety
     ///
     /// See [`Table`].
-    unsafe extern "C" fn start(sk: *mut bindings::sock, _what: c_int, delay_ns: u64) -> bool {
+    unsafe extern "C" fn start(
+        sk: *mut bindings::sock,
+        what: c_int,
+        now_ns: u64,
+        delay_ns: u64,
+    ) -> bool {
+        let event = match what as u32 {
+            bindings::ICSK_TIME_RETRANS => Event::Timeout,
+            _ => Event::Other,
+        };
         // SAFETY: See `Table`.
-        unsafe { B::start(LockedSock::from_raw(sk), timer::<B>(sk), delay_ns) }
+        unsafe {
+            B::start(
+                LockedSock::from_raw(sk),
+                timer::<B>(sk),
+                event,
+                now_ns,
+                delay_ns,
+            )
+        }
+    }
+
+    /// [`Backend::data_received`].
+    ///
+    /// # Safety
+    ///
+    /// See [`Table`].
+    unsafe extern "C" fn data_recv(sk: *mut bindings::sock) {
+        // SAFETY: See `Table`.
+        unsafe {
+            if let Some(timer) = timer::<B>(sk) {
+                B::data_received(LockedSock::from_raw(sk), timer);
+            }
+        }
     }
 
     /// [`Backend::delay_ack`].
@@ -152,31 +207,55 @@ impl<B: Backend> Table<B> {
     /// # Safety
     ///
     /// See [`Table`].
-    unsafe extern "C" fn delay_ack(sk: *mut bindings::sock, ato: u32) -> i64 {
+    unsafe extern "C" fn delay_ack(sk: *mut bindings::sock) -> i64 {
         // SAFETY: See `Table`.
-        match unsafe { B::delay_ack(LockedSock::from_raw(sk), timer::<B>(sk), ato) } {
+        match unsafe { B::delay_ack(LockedSock::from_raw(sk), timer::<B>(sk)) } {
             Ack::Wheel => -1,
             Ack::Now => 0,
             Ack::In(ns) => i64::try_from(ns).unwrap_or(i64::MAX),
         }
     }
 
-    /// [`Backend::check`].
+    /// [`Backend::ato`].
     ///
     /// # Safety
     ///
     /// See [`Table`].
-    unsafe extern "C" fn check(sk: *mut bindings::sock, what: c_int) -> bindings::tcp_hires_state {
+    unsafe extern "C" fn ato(sk: *mut bindings::sock) -> u32 {
+        // SAFETY: See `Table`.
+        unsafe { B::ato(LockedSock::from_raw(sk), timer::<B>(sk)) }
+    }
+
+    /// [`Backend::check`].
+    ///
+    /// # Safety
+    ///
+    /// See [`Table`]; `late_ns` must be valid for writes.
+    unsafe extern "C" fn check(
+        sk: *mut bindings::sock,
+        what: c_int,
+        late_ns: *mut u64,
+    ) -> bindings::tcp_hires_state {
         let which = match what as u32 {
             bindings::ICSK_TIME_DACK => Which::DelAck,
             _ => Which::Xmit,
         };
         // SAFETY: See `Table`.
-        let state = match unsafe { timer::<B>(sk) } {
-            Some(timer) => B::check(timer, which),
-            None => State::None,
+        let state = unsafe {
+            match timer::<B>(sk) {
+                Some(timer) => B::check(LockedSock::from_raw(sk), timer, which),
+                None => State::None,
+            }
         };
-        state as bindings::tcp_hires_state
+        match state {
+            State::None => bindings::tcp_hires_state_TCP_HIRES_NONE,
+            State::Early => bindings::tcp_hires_state_TCP_HIRES_EARLY,
+            State::Due(late) => {
+                // SAFETY: By the caller's promise.
+                unsafe { late_ns.write(late) };
+                bindings::tcp_hires_state_TCP_HIRES_DUE
+            }
+        }
     }
 
     /// [`Backend::stop`].
@@ -205,6 +284,16 @@ impl<B: Backend> Table<B> {
         }
     }
 
+    /// [`Backend::rto_init`].
+    ///
+    /// # Safety
+    ///
+    /// `net` must be the namespace of a socket.
+    unsafe extern "C" fn rto_init(net: *const bindings::net) -> u32 {
+        // SAFETY: By the caller's promise.
+        B::rto_init(unsafe { Net::from_raw(net) })
+    }
+
     /// [`Backend::rto`].
     ///
     /// # Safety
@@ -224,7 +313,7 @@ pub(crate) struct Registration(());
 impl Registration {
     /// Makes `B` serve all sockets. Sleeps.
     ///
-    /// `rto_min_floor` is the lowest minimal timeout, in us, that anybody may set from now on.
+    /// `rto_min_floor` is the lowest time, in us, that anybody may set for a timer from now on.
     ///
     /// # Errors
     ///
@@ -232,11 +321,14 @@ impl Registration {
     pub(crate) fn new<B: Backend>(rto_min_floor: c_int) -> Result<Self> {
         let ops = bindings::tcp_hires_ops {
             start: Some(Table::<B>::start),
+            data_recv: Some(Table::<B>::data_recv),
             delay_ack: Some(Table::<B>::delay_ack),
+            ato: Some(Table::<B>::ato),
             check: Some(Table::<B>::check),
             stop: Some(Table::<B>::stop),
             release: Some(Table::<B>::release),
             rto: Some(Table::<B>::rto),
+            rto_init: Some(Table::<B>::rto_init),
             rto_min_floor,
         };
         // SAFETY: C copies what it needs of `ops`. The functions are as it expects them, and

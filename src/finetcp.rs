@@ -25,7 +25,7 @@ module! {
     params: {
         rto_min_floor: i32 {
             default: 20,
-            description: "Lowest net.ipv4.tcp_rto_min in us, 1 to 200000 (default 20)",
+            description: "Lowest time that can be set for a timer in us, 1 to 200000 (default 20)",
         },
     },
 }
@@ -51,6 +51,7 @@ impl kernel::Module for FineTcp {
             );
             return Err(EINVAL);
         }
+        netns::FLOOR.set(floor);
         // SAFETY: Once, and before the backend, which is what uses it.
         unsafe { timer::init() };
         // SAFETY: Once; `_namespaces` is dropped last.

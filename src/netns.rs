@@ -13,7 +13,10 @@ use crate::{
             Value, //
         },
     },
-    policy::rto::MAX_LINEAR,
+    policy::{
+        delack,
+        rto, //
+    },
     stats::Stats, //
 };
 use kernel::{
@@ -25,31 +28,86 @@ use kernel::{
 /// All network namespaces.
 pub(crate) static NAMESPACES: PerNet<Namespace> = PerNet::new();
 
+/// The least, in us, that anybody may set for a timer: `rto_min_floor`.
+pub(crate) static FLOOR: Value = Value::new(0);
+
+static ZERO: Value = Value::new(0);
+
+/// The settings, in the order of their values.
+static SETTINGS: [Setting; 5] = [
+    Setting {
+        name: c"tcp_linear_timeouts",
+        min: &ZERO,
+        max: rto::MAX_LINEAR as i32,
+    },
+    Setting {
+        name: c"tcp_rto_jitter",
+        min: &ZERO,
+        max: 100,
+    },
+    Setting {
+        name: c"tcp_delayed_ack",
+        min: &ZERO,
+        max: 1,
+    },
+    Setting {
+        name: c"tcp_delack_min",
+        min: &FLOOR,
+        max: delack::INTERACTIVE_MAX_US as i32,
+    },
+    Setting {
+        name: c"tcp_rto_init",
+        min: &FLOOR,
+        max: rto::MAX_INIT_US as i32,
+    },
+];
+
 /// One network namespace.
 pub(crate) struct Namespace {
     /// Its counters.
     pub(crate) stats: Stats,
-    settings: [Value; 1],
+    settings: [Value; SETTINGS.len()],
 }
 
 impl Namespace {
+    // In the order of `SETTINGS`; all are within their ranges.
+
     /// How many timeouts of a connection in a row are not doubled: `net.ipv4.tcp_linear_timeouts`.
     #[inline]
     pub(crate) fn linear_timeouts(&self) -> u8 {
-        let [linear] = &self.settings;
-        // Within the setting's range.
-        u8::try_from(linear.get()).unwrap_or(0)
+        self.settings[0].get() as u8
+    }
+
+    /// By how much a timeout may be lengthened at random, in percent: `net.ipv4.tcp_rto_jitter`.
+    #[inline]
+    pub(crate) fn rto_jitter(&self) -> u32 {
+        self.settings[1].get() as u32
+    }
+
+    /// The timeout, in us, before the first sample of the round trip: `net.ipv4.tcp_rto_init`.
+    pub(crate) fn rto_init_us(&self) -> u32 {
+        self.settings[4].get() as u32
+    }
+
+    /// Whether ACKs may be delayed: `net.ipv4.tcp_delayed_ack`.
+    #[inline]
+    pub(crate) fn delayed_ack(&self) -> bool {
+        self.settings[2].get() != 0
+    }
+
+    /// The least time, in us, for which an ACK is delayed: `net.ipv4.tcp_delack_min`.
+    #[inline]
+    pub(crate) fn delack_min_us(&self) -> u32 {
+        self.settings[3].get() as u32
     }
 }
 
 impl NetData for Namespace {
     const FILE: &'static CStr = c"finetcp_stat";
 
-    const SETTINGS: &'static [Setting] = &[Setting {
-        name: c"tcp_linear_timeouts",
-        min: 0,
-        max: MAX_LINEAR as i32,
-    }];
+    fn settings() -> &'static [Setting] {
+        &SETTINGS
+    }
 
     fn values(&self) -> &[Value] {
         &self.settings
@@ -62,7 +120,14 @@ impl NetData for Namespace {
     fn new() -> Result<Arc<Self>> {
         let new = Self {
             stats: Stats::new(),
-            settings: [Value::new(0)],
+            settings: [
+                0,
+                0,
+                1,
+                delack::DEFAULT_MIN_US as i32,
+                rto::DEFAULT_INIT_US as i32,
+            ]
+            .map(Value::new),
         };
         Ok(Arc::new(new, GFP_KERNEL_ACCOUNT)?)
     }

@@ -76,9 +76,15 @@ impl Stats {
     /// Counts one event. Callable in any context.
     #[inline]
     pub(crate) fn count(&self, counter: Counter) {
+        self.add(counter, 1);
+    }
+
+    /// Counts `n` events. Callable in any context.
+    #[inline]
+    pub(crate) fn add(&self, counter: Counter, n: u32) {
         // Any row will do, so it does not matter if we are moved to another CPU.
         let row = CpuId::current().as_u32() as usize % ROWS;
-        self.rows[row].0[counter as usize].add(1, Relaxed);
+        self.rows[row].0[counter as usize].add(n.into(), Relaxed);
     }
 
     fn sum(&self, counter: usize) -> u64 {

@@ -25,6 +25,8 @@
 use crate::{
     ext::{
         hrtimer,
+        pernet::Net,
+        random, //
         sock::{
             ticks_to_us,
             us_to_ticks,
@@ -38,6 +40,7 @@ use crate::{
             self,
             Ack,
             Backend,
+            Event,
             State, //
         },
     },
@@ -48,6 +51,7 @@ use crate::{
     policy::{
         deadline,
         delack,
+        jitter,
         rto, //
     },
     stats::Counter,
@@ -69,39 +73,62 @@ use kernel::{
 /// The timers of one socket.
 type Timer = SockTimer<Data>;
 
-/// What is kept beside each timer. Written under the socket's lock.
-struct Event {
-    /// When the pending event is due, in ns of `CLOCK_MONOTONIC`. 0: the wheel serves it.
-    deadline: Atomic<u64>,
-    /// What the timer was last armed for, in ns of `CLOCK_MONOTONIC`. Holds while it is queued.
-    armed: Atomic<u64>,
-}
-
-impl Event {
-    fn new() -> Self {
-        Self {
-            deadline: Atomic::new(0),
-            armed: Atomic::new(0),
-        }
-    }
-}
-
 /// What is kept beside a socket's timers. Written under the socket's lock.
 pub(crate) struct Data {
-    xmit: Event,
-    delack: Event,
+    /// When the pending event of each timer is due, in ns of `CLOCK_MONOTONIC`. 0: the wheel
+    /// serves it.
+    xmit: Atomic<u64>,
+    delack: Atomic<u64>,
     /// The minimal timeout, in us, that is the floor of the socket's variance term.
     rto_min: Atomic<u32>,
+    /// How long an ACK should be delayed, in us, and `tcp_delack_min` when that was predicted.
+    ato: Atomic<u32>,
+    ato_base: Atomic<u32>,
+    /// When the last segment with data arrived, in ns of `CLOCK_MONOTONIC`.
+    received: Atomic<u64>,
+    /// Deadlines set that no counter has yet.
+    rearmed: Atomic<u32>,
     /// The socket's namespace.
     net: Arc<Namespace>,
 }
 
 impl Data {
-    fn event(&self, which: Which) -> &Event {
+    fn deadline(&self, which: Which) -> &Atomic<u64> {
         match which {
             Which::Xmit => &self.xmit,
             Which::DelAck => &self.delack,
         }
+    }
+
+    /// Counts a start of the retransmit timer. Most of them touch no memory but the socket's.
+    fn count_start(&self, armed: bool) {
+        if armed {
+            self.net.stats.count(Counter::Started);
+            return;
+        }
+        let rearmed = self.rearmed.load(Relaxed) + 1;
+        self.rearmed.store(rearmed, Relaxed);
+        if rearmed == 16 {
+            self.report();
+        }
+    }
+
+    /// Counts the deadlines that no counter has yet.
+    fn report(&self) {
+        let rearmed = self.rearmed.load(Relaxed);
+        self.net.stats.add(Counter::Rearmed, rearmed);
+        self.rearmed.store(0, Relaxed);
+    }
+
+    /// Returns the predicted delay of an ACK and what it is founded on, both in us. Begins anew
+    /// when `tcp_delack_min` has changed.
+    fn ato(&self) -> (u32, u32) {
+        let base = self.net.delack_min_us();
+        if self.ato_base.load(Relaxed) != base {
+            self.ato_base.store(base, Relaxed);
+            self.ato.store(base, Relaxed);
+        }
+        (self.ato.load(Relaxed), base)
     }
 }
 
@@ -145,7 +172,7 @@ pub(crate) fn leave() {
             if !tcp_hires::detach::<HiresTimers>(sk, &timer) {
                 return;
             }
-            let is_set = |which| timer.data().event(which).deadline.load(Relaxed) != 0;
+            let is_set = |which| timer.data().deadline(which).load(Relaxed) != 0;
             if is_set(Which::Xmit) && sk.is_event_pending() {
                 sk.start_xmit_wheel();
             }
@@ -162,11 +189,15 @@ fn attach(sk: &mut LockedSock) -> Option<Arc<Timer>> {
     if sk.is_closed() {
         return None;
     }
-    let net = NAMESPACES.get(sk)?;
+    let net = NAMESPACES.get(sk.net())?;
     let data = Data {
-        xmit: Event::new(),
-        delack: Event::new(),
+        xmit: Atomic::new(0),
+        delack: Atomic::new(0),
         rto_min: Atomic::new(sk.kernel_rto_min_us()),
+        ato: Atomic::new(0),
+        ato_base: Atomic::new(0),
+        received: Atomic::new(0),
+        rearmed: Atomic::new(0),
         net: net.clone(),
     };
     let Ok(listed) = tcp_hires::attach::<HiresTimers>(sk, data) else {
@@ -193,24 +224,20 @@ fn with_timer<R>(
 
 /// Sets the deadline `at`, and arms the timer unless it will expire before.
 fn set(timer: &Timer, which: Which, at: u64) {
-    let event = timer.data().event(which);
-    event.deadline.store(at, Relaxed);
-    let counter = match (which, cover(timer, which, at)) {
-        (Which::Xmit, true) => Counter::Started,
-        (Which::Xmit, false) => Counter::Rearmed,
-        (Which::DelAck, _) => Counter::AcksDelayed,
-    };
-    timer.data().net.stats.count(counter);
+    let data = timer.data();
+    data.deadline(which).store(at, Relaxed);
+    let armed = cover(timer, which, at);
+    match which {
+        Which::Xmit => data.count_start(armed),
+        Which::DelAck => data.net.stats.count(Counter::AcksDelayed),
+    }
 }
 
 /// Arms the timer for the deadline `at` unless it will expire before. Returns whether it did.
 fn cover(timer: &Timer, which: Which, at: u64) -> bool {
-    let armed = &timer.data().event(which).armed;
-    let queued = timer.is_armed(which).then(|| armed.load(Relaxed));
-    if deadline::is_covered(queued, at) {
+    if deadline::is_covered(timer.armed(which), at) {
         return false;
     }
-    armed.store(at, Relaxed);
     timer.arm(which, at);
     true
 }
@@ -221,38 +248,64 @@ pub(crate) struct HiresTimers;
 impl Backend for HiresTimers {
     type Data = Data;
 
-    fn start(sk: &mut LockedSock, timer: Option<ArcBorrow<'_, Timer>>, delay: u64) -> bool {
+    fn start(
+        sk: &mut LockedSock,
+        timer: Option<ArcBorrow<'_, Timer>>,
+        event: Event,
+        now: u64,
+        delay: u64,
+    ) -> bool {
         if LEAVING.load(Relaxed) != 0 || deadline::is_for_wheel(delay) {
             if let Some(timer) = timer {
                 // The queued timer, if any, will find nothing to do.
-                timer.data().xmit.deadline.store(0, Relaxed);
+                timer.data().xmit.store(0, Relaxed);
                 timer.data().net.stats.count(Counter::Wheel);
             }
             return false;
         }
-        let at = hrtimer::now().saturating_add(delay);
-        with_timer(sk, timer, |timer| set(timer, Which::Xmit, at)).is_some()
+        let set = |timer: &Timer| {
+            let delay = match (event, timer.data().net.rto_jitter()) {
+                (Event::Other, _) | (_, 0) => delay,
+                (Event::Timeout, percent) => jitter::stretched(delay, percent, random::u32()),
+            };
+            set(timer, Which::Xmit, now.saturating_add(delay));
+        };
+        with_timer(sk, timer, set).is_some()
     }
 
-    fn delay_ack(sk: &mut LockedSock, timer: Option<ArcBorrow<'_, Timer>>, ato: u32) -> Ack {
+    fn data_received(sk: &mut LockedSock, timer: ArcBorrow<'_, Timer>) {
+        let data = timer.data();
+        let now = sk.clock_ns();
+        let gap = now.saturating_sub(data.received.load(Relaxed)) / 1000;
+        data.received.store(now, Relaxed);
+        let (ato, base) = data.ato();
+        let ato = if sk.is_ack_quick() {
+            // None is delayed meanwhile.
+            base
+        } else {
+            let rto = ticks_to_us(sk.rto_ticks());
+            delack::after_gap_us(ato, u32::try_from(gap).unwrap_or(u32::MAX), base, rto)
+        };
+        data.ato.store(ato, Relaxed);
+    }
+
+    fn delay_ack(sk: &mut LockedSock, timer: Option<ArcBorrow<'_, Timer>>) -> Ack {
         if LEAVING.load(Relaxed) != 0 {
             if let Some(timer) = timer {
-                timer.data().delack.deadline.store(0, Relaxed);
+                timer.data().delack.store(0, Relaxed);
             }
             return Ack::Wheel;
         }
-        let longest = delack::longest_us(
-            sk.rto_min_us(),
-            ticks_to_us(1),
-            ticks_to_us(sk.delack_max_ticks()),
-        );
-        let delay = u64::from(ticks_to_us(ato).min(longest)) * 1000;
-        let is_delayed = sk.is_ack_delayed();
+        let wait = AckWait::of(sk);
         let ack = with_timer(sk, timer, |timer| {
+            let data = timer.data();
+            if !data.net.delayed_ack() {
+                return Ack::Now;
+            }
             let now = hrtimer::now();
-            let pending = timer.data().delack.deadline.load(Relaxed);
-            let pending = (pending != 0 && is_delayed).then_some(pending);
-            match delack::due(now, delay, pending) {
+            let pending = data.delack.load(Relaxed);
+            let pending = (pending != 0 && wait.is_delayed).then_some(pending);
+            match delack::due(now, u64::from(wait.us(data)) * 1000, pending) {
                 None => Ack::Now,
                 Some(at) => {
                     set(timer, Which::DelAck, at);
@@ -263,18 +316,33 @@ impl Backend for HiresTimers {
         ack.unwrap_or(Ack::Wheel)
     }
 
-    fn check(timer: ArcBorrow<'_, Timer>, which: Which) -> State {
+    fn ato(sk: &mut LockedSock, timer: Option<ArcBorrow<'_, Timer>>) -> u32 {
+        let wait = AckWait::of(sk);
+        match timer {
+            Some(timer) => wait.us(timer.data()),
+            None => ticks_to_us(sk.ato_ticks()).min(wait.longest),
+        }
+    }
+
+    fn check(sk: &mut LockedSock, timer: ArcBorrow<'_, Timer>, which: Which) -> State {
         let data = timer.data();
-        let at = data.event(which).deadline.load(Relaxed);
+        let at = data.deadline(which).load(Relaxed);
         if at == 0 {
             return State::None;
         }
-        if hrtimer::now() >= at {
-            data.net.stats.count(match which {
-                Which::Xmit => Counter::Fired,
-                Which::DelAck => Counter::AcksFired,
-            });
-            return State::Due;
+        let now = hrtimer::now();
+        if now >= at {
+            match which {
+                Which::Xmit => data.net.stats.count(Counter::Fired),
+                Which::DelAck => {
+                    data.net.stats.count(Counter::AcksFired);
+                    let (ato, base) = data.ato();
+                    let rto = ticks_to_us(sk.rto_ticks());
+                    let ato = delack::after_expiry_us(ato, sk.is_interactive(), base, rto);
+                    data.ato.store(ato, Relaxed);
+                }
+            }
+            return State::Due(now - at);
         }
         if cover(&timer, which, at) && which == Which::Xmit {
             data.net.stats.count(Counter::Early);
@@ -283,8 +351,9 @@ impl Backend for HiresTimers {
     }
 
     fn stop(timer: ArcBorrow<'_, Timer>, sync: bool) {
+        timer.data().report();
         for which in [Which::Xmit, Which::DelAck] {
-            timer.data().event(which).deadline.store(0, Relaxed);
+            timer.data().deadline(which).store(0, Relaxed);
             let cancelled = if sync {
                 timer.disarm_sync(which)
             } else {
@@ -304,35 +373,69 @@ impl Backend for HiresTimers {
         drop(listed);
     }
 
+    fn rto_init(net: &Net) -> u32 {
+        NAMESPACES
+            .get(net)
+            .map_or(rto::DEFAULT_INIT_US, |net| net.rto_init_us())
+    }
+
     fn rto(sk: &mut LockedSock, timer: Option<ArcBorrow<'_, Timer>>) -> u32 {
-        follow_rto_min(sk, timer);
-        let kernel_ticks = sk.rto_ticks();
-        let max_ticks = sk.rto_max_ticks();
-        let inputs = rto::Inputs {
-            srtt_us8: sk.srtt_us8(),
+        let mut linear = 0;
+        if let Some(timer) = timer {
+            follow_rto_min(sk, timer.data());
+            linear = timer.data().net.linear_timeouts();
+        }
+        let srtt_us8 = sk.srtt_us8();
+        rto::timeout_us(&rto::Inputs {
+            srtt_us8,
             rttvar_us: sk.rttvar_us(),
             backoff: sk.backoff(),
-            linear: timer.map_or(0, |timer| timer.data().net.linear_timeouts()),
-            kernel_ticks,
-            kernel_us: ticks_to_us(kernel_ticks),
-            max_ticks,
-            max_us: ticks_to_us(max_ticks),
-        };
-        rto::timeout_us(&inputs, us_to_ticks)
+            linear,
+            init_us: match srtt_us8 {
+                0 => Self::rto_init(sk.net()),
+                _ => 0, // of no interest
+            },
+            kernel_us: ticks_to_us(sk.rto_ticks()),
+            tick_us: ticks_to_us(1),
+            max_us: ticks_to_us(sk.rto_max_ticks()),
+        })
+    }
+}
+
+/// What the delay of an ACK depends on, but for the prediction.
+struct AckWait {
+    is_delayed: bool,
+    has_no_more: bool,
+    srtt_us: u32,
+    longest: u32,
+}
+
+impl AckWait {
+    fn of(sk: &LockedSock) -> Self {
+        Self {
+            is_delayed: sk.is_ack_delayed(),
+            has_no_more: sk.is_interactive() || sk.is_ack_pushed(),
+            srtt_us: sk.srtt_us8() >> 3,
+            longest: delack::longest_us(sk.rto_min_us(), ticks_to_us(1), sk.delack_max_us()),
+        }
+    }
+
+    /// How long an ACK waits, in us.
+    fn us(&self, data: &Data) -> u32 {
+        let (ato, base) = data.ato();
+        delack::delay_us(ato, base, self.has_no_more, self.srtt_us).min(self.longest)
     }
 }
 
 /// Makes the socket's variance term follow a change of the minimal timeout.
-fn follow_rto_min(sk: &mut LockedSock, timer: Option<ArcBorrow<'_, Timer>>) {
-    let (Some(timer), new) = (timer, sk.rto_min_us()) else {
-        return;
-    };
-    let rto_min = &timer.data().rto_min;
-    let old = rto_min.load(Relaxed);
-    if old == new || sk.srtt_us8() == 0 {
+fn follow_rto_min(sk: &mut LockedSock, data: &Data) {
+    let old = data.rto_min.load(Relaxed);
+    if sk.rto_min_setting() == old || sk.srtt_us8() == 0 {
         return;
     }
-    rto_min.store(new, Relaxed);
+    // It may be a route's, or the module's floor.
+    let new = sk.rto_min_us();
+    data.rto_min.store(new, Relaxed);
     if let Some(rttvar) = rto::rebase_rttvar_us(sk.rttvar_us(), sk.mdev_us(), old, new) {
         sk.set_rttvar_us(rttvar);
         // The kernel's own timeout says the same, in ticks.

@@ -6,6 +6,65 @@
 //! be worth while. The peer limits it: with the same settings as here, it takes an ACK for lost
 //! that comes later than the minimal timeout after its usual time.
 
+/// How long an ACK waits at least where nothing else is set: `TCP_DELACK_MIN`, in us.
+pub const DEFAULT_MIN_US: u32 = 40_000;
+
+/// How long an ACK may wait for data to travel with: `TCP_DELACK_MAX`, in us.
+pub const INTERACTIVE_MAX_US: u32 = 200_000;
+
+/// How long it may wait for a second segment: what RFC 1122 allows, in us.
+pub const MAX_US: u32 = 500_000;
+
+/// Returns the predicted delay in us when a segment with data has come `gap` us after the one
+/// before: it follows the gaps, and decays to `base`. As `tcp_event_data_recv()` does.
+///
+/// `ato`: what it was, `base`: `tcp_delack_min`, `rto`: the timeout; all in us.
+#[inline]
+pub fn after_gap_us(ato: u32, gap: u32, base: u32, rto: u32) -> u32 {
+    if gap <= base / 2 {
+        ato / 2 + base / 2
+    } else if gap < ato {
+        (ato / 2)
+            .saturating_add(gap)
+            .min(rto)
+            .min(INTERACTIVE_MAX_US)
+    } else {
+        ato
+    }
+}
+
+/// Returns the predicted delay in us when an ACK has waited for nothing: longer, for the next may
+/// be in time; but back to `base` if `interactive`, for then no data comes. As
+/// `tcp_delack_timer_handler()` does.
+#[inline]
+pub fn after_expiry_us(ato: u32, interactive: bool, base: u32, rto: u32) -> u32 {
+    if interactive {
+        base
+    } else {
+        ato.saturating_mul(2).min(rto).min(INTERACTIVE_MAX_US)
+    }
+}
+
+/// Returns how long an ACK is to wait in us, by the prediction `ato` and the round trip `srtt` (0:
+/// not known). As `tcp_send_delayed_ack()` has it.
+///
+/// `interactive`: data is expected that it can travel with, or no more segments are.
+#[inline]
+pub fn delay_us(ato: u32, base: u32, interactive: bool, srtt: u32) -> u32 {
+    if ato <= base {
+        return ato;
+    }
+    let max = if interactive {
+        INTERACTIVE_MAX_US
+    } else {
+        MAX_US
+    };
+    match srtt {
+        0 => ato.min(max),
+        _ => ato.min(max).min(srtt.max(base)),
+    }
+}
+
 /// Returns the longest delay in us.
 ///
 /// `rto_min`: the minimal timeout, `tick`: a tick of the timer wheel, `max`: what is set for the

@@ -7,4 +7,5 @@
 
 pub mod deadline;
 pub mod delack;
+pub mod jitter;
 pub mod rto;

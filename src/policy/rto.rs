@@ -8,7 +8,7 @@
 //!
 //! The kernel keeps its own timeout in ticks beside that, and it is the kernel that backs it off.
 //! Both tell the same story unless the kernel chose a longer one for a reason that the estimate
-//! does not show: no sample yet, or a round-trip time remembered from earlier connections.
+//! does not show: a handshake without a sample, or a round-trip time remembered from earlier connections.
 
 /// The most timeouts in a row that may be left undoubled: as many as the kernel leaves to thin
 /// streams (`TCP_THIN_LINEAR_RETRIES`).
@@ -18,6 +18,11 @@ pub const MAX_LINEAR: u8 = 6;
 /// retransmission may mean congestion. Below, another TCP would not have sent even the first
 /// retransmission yet.
 pub const LINEAR_BELOW_US: u32 = 200_000;
+
+/// The timeout before the first sample, in us (RFC 6298, 2.1), and the longest that can be set.
+pub const DEFAULT_INIT_US: u32 = 1_000_000;
+/// See [`DEFAULT_INIT_US`]; `TCP_RTO_MAX`.
+pub const MAX_INIT_US: u32 = 120_000_000;
 
 /// All that a timeout depends on.
 #[derive(Clone, Copy, Debug)]
@@ -30,13 +35,13 @@ pub struct Inputs {
     pub backoff: u8,
     /// How many of them, at first, shall not be doubled.
     pub linear: u8,
-    /// The kernel's timeout, backed off, in ticks.
-    pub kernel_ticks: u32,
-    /// The same in us.
+    /// The timeout in us before the first sample.
+    pub init_us: u32,
+    /// The kernel's timeout, backed off, in us: a number of ticks.
     pub kernel_us: u32,
-    /// The longest timeout in ticks.
-    pub max_ticks: u32,
-    /// The same in us.
+    /// A tick in us.
+    pub tick_us: u32,
+    /// The longest timeout in us.
     pub max_us: u32,
 }
 
@@ -55,16 +60,18 @@ pub fn back_off(value: u32, backoff: u8, max: u32) -> u32 {
 }
 
 /// Returns the timeout in us: at least 1, at most `max_us`.
-///
-/// `to_ticks` rounds us up to ticks as the kernel does (`usecs_to_jiffies()`).
 #[inline]
-pub fn timeout_us(i: &Inputs, to_ticks: impl FnOnce(u32) -> u32) -> u32 {
-    let base = base_us(i.srtt_us8, i.rttvar_us);
-    let explained = back_off(to_ticks(base), i.backoff, i.max_ticks);
-    let us = if i.srtt_us8 == 0 || i.kernel_ticks > explained {
+pub fn timeout_us(i: &Inputs) -> u32 {
+    let (base, linear) = match i.srtt_us8 {
+        0 => (i.init_us, 0),
+        _ => (base_us(i.srtt_us8, i.rttvar_us), i.linear),
+    };
+    // The kernel rounds its own up to a tick, and then doubles it.
+    let kernel_base = i.kernel_us.checked_shr(i.backoff.into()).unwrap_or(0);
+    let us = if kernel_base > base.saturating_add(i.tick_us) {
         i.kernel_us
     } else {
-        let linear = if base < LINEAR_BELOW_US { i.linear } else { 0 };
+        let linear = if base < LINEAR_BELOW_US { linear } else { 0 };
         back_off(base, i.backoff.saturating_sub(linear), i.max_us)
     };
     us.clamp(1, i.max_us.max(1))

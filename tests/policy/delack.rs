@@ -31,6 +31,68 @@ fn longest_us__table() {
 }
 
 #[test]
+fn after_gap_us__table() {
+    for (ato, gap, base, rto, want) in [
+        // close together: half way to the base
+        (40_000, 0, 40_000, 240_000, 40_000),
+        (40_000, 20_000, 40_000, 240_000, 40_000),
+        (100_000, 1000, 40_000, 240_000, 70_000),
+        (40_000, 10, 100, 250, 20_050),
+        // further apart: towards twice the gap
+        (40_000, 30_000, 40_000, 240_000, 50_000),
+        (100_000, 50_000, 40_000, 240_000, 100_000),
+        (180_000, 179_000, 40_000, 240_000, 200_000),
+        (180_000, 179_000, 40_000, 150_000, 150_000),
+        (100, 80, 100, 250, 130),
+        // too far apart to wait for
+        (40_000, 40_000, 40_000, 240_000, 40_000),
+        (100, 5000, 100, 250, 100),
+    ] {
+        assert_eq!(
+            after_gap_us(ato, gap, base, rto),
+            want,
+            "{ato} {gap} {base}"
+        );
+    }
+}
+
+#[test]
+fn after_expiry_us__table() {
+    for (ato, interactive, base, rto, want) in [
+        (40_000, false, 40_000, 240_000, 80_000),
+        (150_000, false, 40_000, 240_000, 200_000),
+        (150_000, false, 40_000, 160_000, 160_000),
+        (150_000, true, 40_000, 240_000, 40_000),
+        (100, false, 100, 250, 200),
+        (200, false, 100, 250, 250),
+    ] {
+        assert_eq!(after_expiry_us(ato, interactive, base, rto), want, "{ato}");
+    }
+}
+
+#[test]
+fn delay_us__table() {
+    for (ato, base, interactive, srtt, want) in [
+        (40_000, 40_000, false, 50, 40_000),
+        (30_000, 40_000, false, 50, 30_000),
+        // more than the base: not longer than a round trip
+        (80_000, 40_000, false, 50, 40_000),
+        (80_000, 40_000, false, 60_000, 60_000),
+        (80_000, 40_000, false, 90_000, 80_000),
+        (400_000, 40_000, true, 0, 200_000),
+        (400_000, 40_000, false, 0, 400_000),
+        (400, 100, false, 50, 100),
+        (400, 100, false, 300, 300),
+    ] {
+        assert_eq!(
+            delay_us(ato, base, interactive, srtt),
+            want,
+            "{ato} {base} {srtt}"
+        );
+    }
+}
+
+#[test]
 fn due__table() {
     for (now, delay, pending, at) in [
         (1000, 400, None, Some(1400)),
@@ -57,6 +119,22 @@ proptest! {
         let longest = longest_us(rto_min, tick, max);
         prop_assert!(longest < rto_min);
         prop_assert!(longest <= max);
+    }
+
+    /// Whatever comes, the prediction stays between a short base and the most that is allowed.
+    #[test]
+    fn after_gap_us__stays_within(base in 20..=200_000_u32, rto in 20..=u32::MAX,
+            events in prop::collection::vec((any::<u32>(), any::<bool>(), any::<bool>()), 0..50)) {
+        let mut ato = base;
+        for (gap, expires, interactive) in events {
+            ato = match expires {
+                true => after_expiry_us(ato, interactive, base, rto),
+                false => after_gap_us(ato, gap, base, rto),
+            };
+            prop_assert!(ato <= INTERACTIVE_MAX_US.max(base));
+            prop_assert!(ato >= (base / 2).min(rto));
+            prop_assert!(delay_us(ato, base, interactive, gap) <= ato);
+        }
     }
 
     /// Never later than asked for, never later than what was promised already.

@@ -13,4 +13,7 @@ mod deadline;
 mod delack;
 #[cfg(test)]
 #[allow(non_snake_case)]
+mod jitter;
+#[cfg(test)]
+#[allow(non_snake_case)]
 mod rto;

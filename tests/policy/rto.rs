@@ -9,30 +9,19 @@ use proptest::prelude::*;
 const TICK_US: u32 = 1000;
 const MAX_US: u32 = 120_000_000;
 
-/// `usecs_to_jiffies()`
-fn to_ticks(us: u32) -> u32 {
-    us.div_ceil(TICK_US)
-}
-
 /// A socket whose own timeout, in ticks, says what the estimate says.
 fn inputs(srtt_us: u32, rttvar_us: u32, backoff: u8) -> Inputs {
-    let max_ticks = MAX_US / TICK_US;
-    let ticks = u64::from(to_ticks(srtt_us + rttvar_us)) << backoff.min(32);
-    let kernel_ticks = ticks.min(max_ticks.into()) as u32;
+    let ticks = u64::from((srtt_us + rttvar_us).div_ceil(TICK_US)) << backoff.min(32);
     Inputs {
         srtt_us8: srtt_us << 3,
         rttvar_us,
         backoff,
         linear: 0,
-        kernel_ticks,
-        kernel_us: kernel_ticks * TICK_US,
-        max_ticks,
+        init_us: 1_000_000,
+        kernel_us: ticks.min((MAX_US / TICK_US).into()) as u32 * TICK_US,
+        tick_us: TICK_US,
         max_us: MAX_US,
     }
-}
-
-fn timeout(i: &Inputs) -> u32 {
-    timeout_us(i, to_ticks)
 }
 
 // The formula.
@@ -41,7 +30,7 @@ fn timeout(i: &Inputs) -> u32 {
 #[test]
 fn timeout_us__rfc6298_2_2_first_sample() {
     for r in [1, 50, 1000, 30_000, 1_000_000] {
-        assert_eq!(timeout(&inputs(r, 4 * (r / 2), 0)), r + 4 * (r / 2));
+        assert_eq!(timeout_us(&inputs(r, 4 * (r / 2), 0)), r + 4 * (r / 2));
     }
 }
 
@@ -55,24 +44,35 @@ fn timeout_us__rfc6298_2_3_later_samples() {
         let i = inputs(srtt as u32, (4.0 * rttvar) as u32, 0);
         let naive = srtt + 4.0 * rttvar;
         assert!(
-            (f64::from(timeout(&i)) - naive).abs() <= 2.0,
+            (f64::from(timeout_us(&i)) - naive).abs() <= 2.0,
             "{i:?}: {naive}"
         );
     }
 }
 
-/// RFC 6298, 2.1: before the first sample the timeout is that of the connection's start.
+/// RFC 6298, 2.1 and 5.7: before the first sample the timeout is the initial one, to the
+/// microsecond; or longer, if the kernel has a reason.
 #[test]
 fn timeout_us__rfc6298_2_1_no_sample() {
-    for kernel_us in [1_000_000, 3_000_000] {
+    for (init_us, backoff, kernel_us, want) in [
+        (1_000_000, 0, 1_000_000, 1_000_000),
+        (1_000_000, 2, 4_000_000, 4_000_000),
+        (1_000_000, 0, 3_000_000, 3_000_000),
+        (1500, 0, 2000, 1500),
+        (1500, 3, 16_000, 12_000),
+        (1500, 0, 6000, 6000),
+        // set while a SYN waits
+        (1500, 0, 1_000_000, 1_000_000),
+        (1_000_000, 0, 2000, 1_000_000),
+    ] {
         let i = Inputs {
             srtt_us8: 0,
-            rttvar_us: 0,
-            kernel_ticks: kernel_us / TICK_US,
+            linear: MAX_LINEAR,
+            init_us,
             kernel_us,
-            ..inputs(0, 0, 0)
+            ..inputs(0, 0, backoff)
         };
-        assert_eq!(timeout(&i), kernel_us);
+        assert_eq!(timeout_us(&i), want, "{init_us} {backoff} {kernel_us}");
     }
 }
 
@@ -82,7 +82,7 @@ fn timeout_us__rfc6298_5_5_backoff() {
     let mut want = 250;
     for backoff in 0..=u8::MAX {
         assert_eq!(
-            timeout(&inputs(50, 200, backoff)),
+            timeout_us(&inputs(50, 200, backoff)),
             want,
             "backoff {backoff}"
         );
@@ -98,9 +98,9 @@ fn timeout_us__linux_floor_is_in_the_variance() {
         (30_000, 200_000, 230_000),
         (50, 200, 250),
         (50, 20, 70),
-        (0, 20, TICK_US), // less than 1/8 us: no sample
+        (0, 20, 1_000_000), // less than 1/8 us: no sample
     ] {
-        assert_eq!(timeout(&inputs(srtt, rttvar, 0)), want);
+        assert_eq!(timeout_us(&inputs(srtt, rttvar, 0)), want);
     }
 }
 
@@ -112,7 +112,7 @@ fn timeout_us__fractions_of_a_microsecond() {
             srtt_us8,
             ..inputs(0, 100, 0)
         };
-        assert_eq!(timeout(&i), want, "{srtt_us8}/8 us");
+        assert_eq!(timeout_us(&i), want, "{srtt_us8}/8 us");
     }
 }
 
@@ -120,24 +120,21 @@ fn timeout_us__fractions_of_a_microsecond() {
 #[test]
 fn timeout_us__kernel_knows_more() {
     let i = Inputs {
-        kernel_ticks: 300,
         kernel_us: 300_000,
         ..inputs(50, 200, 0)
     };
-    assert_eq!(timeout(&i), 300_000);
+    assert_eq!(timeout_us(&i), 300_000);
     // ... but one tick is what 250 us are rounded to.
     let i = Inputs {
-        kernel_ticks: 2,
         kernel_us: 2000,
         ..inputs(50, 200, 0)
     };
-    assert_eq!(timeout(&i), 2000);
+    assert_eq!(timeout_us(&i), 2000);
     let i = Inputs {
-        kernel_ticks: 1,
         kernel_us: 1000,
         ..inputs(50, 200, 0)
     };
-    assert_eq!(timeout(&i), 250);
+    assert_eq!(timeout_us(&i), 250);
 }
 
 /// Rounded up to ticks, then doubled: that is how the kernel comes to its own value, and it
@@ -147,7 +144,7 @@ fn timeout_us__rounding_is_not_mistaken_for_knowledge() {
     for backoff in 0..20 {
         let i = inputs(50, 1100, backoff);
         assert_eq!(
-            timeout(&i),
+            timeout_us(&i),
             (1150 << backoff).min(MAX_US),
             "backoff {backoff}"
         );
@@ -173,7 +170,11 @@ fn timeout_us__linear_then_doubled() {
                 linear,
                 ..inputs(base - 100, 100, backoff)
             };
-            assert_eq!(timeout(&i), want, "{base} us, {linear} linear, {backoff}");
+            assert_eq!(
+                timeout_us(&i),
+                want,
+                "{base} us, {linear} linear, {backoff}"
+            );
         }
     }
 }
@@ -186,14 +187,14 @@ fn timeout_us__boundaries() {
             for kernel in all {
                 for max in all {
                     for backoff in [0, 1, 31, 32, 33, 63, 64, 255] {
-                        let got = timeout(&Inputs {
+                        let got = timeout_us(&Inputs {
                             srtt_us8,
                             rttvar_us,
                             backoff,
                             linear: backoff / 2,
-                            kernel_ticks: kernel,
+                            init_us: kernel,
                             kernel_us: kernel,
-                            max_ticks: max,
+                            tick_us: max,
                             max_us: max,
                         });
                         assert!(got >= 1 && got <= max.max(1));
@@ -276,17 +277,15 @@ fn any_inputs() -> impl Strategy<Value = Inputs> {
         ]
     };
     (int(), int(), any::<(u8, u8)>(), int(), int(), int(), int()).prop_map(
-        |(srtt_us8, rttvar_us, (backoff, linear), kernel_ticks, kernel_us, max_ticks, max_us)| {
-            Inputs {
-                srtt_us8,
-                rttvar_us,
-                backoff,
-                linear,
-                kernel_ticks,
-                kernel_us,
-                max_ticks,
-                max_us,
-            }
+        |(srtt_us8, rttvar_us, (backoff, linear), init_us, kernel_us, tick_us, max_us)| Inputs {
+            srtt_us8,
+            rttvar_us,
+            backoff,
+            linear,
+            init_us,
+            kernel_us,
+            tick_us,
+            max_us,
         },
     )
 }
@@ -299,18 +298,23 @@ fn doubled(value: u128, backoff: u8, max: u32) -> u128 {
 }
 
 fn naive_timeout(i: &Inputs) -> u128 {
-    let base = (u128::from(i.srtt_us8) / 8 + u128::from(i.rttvar_us)).min(u32::MAX.into());
-    let ticks = base.div_ceil(TICK_US.into());
-    let us =
-        if i.srtt_us8 == 0 || u128::from(i.kernel_ticks) > doubled(ticks, i.backoff, i.max_ticks) {
-            u128::from(i.kernel_us)
-        } else if base < 200_000 && i.backoff > i.linear {
-            doubled(base, i.backoff - i.linear, i.max_us)
-        } else if base < 200_000 {
-            base
-        } else {
-            doubled(base, i.backoff, i.max_us)
-        };
+    let (base, linear) = if i.srtt_us8 == 0 {
+        (i.init_us.into(), 0)
+    } else {
+        let sum = u128::from(i.srtt_us8) / 8 + u128::from(i.rttvar_us);
+        (sum.min(u32::MAX.into()), i.linear)
+    };
+    let kernel_base = u128::from(i.kernel_us) >> i.backoff.min(127);
+    let explained = (base + u128::from(i.tick_us)).min(u32::MAX.into());
+    let us = if kernel_base > explained {
+        u128::from(i.kernel_us)
+    } else if base < 200_000 && i.backoff > linear {
+        doubled(base, i.backoff - linear, i.max_us)
+    } else if base < 200_000 {
+        base
+    } else {
+        doubled(base, i.backoff, i.max_us)
+    };
     us.min(i.max_us.into()).max(1)
 }
 
@@ -319,19 +323,19 @@ proptest! {
 
     #[test]
     fn timeout_us__as_the_naive_formula(i in any_inputs()) {
-        prop_assert_eq!(u128::from(timeout(&i)), naive_timeout(&i));
+        prop_assert_eq!(u128::from(timeout_us(&i)), naive_timeout(&i));
     }
 
     #[test]
     fn timeout_us__between_1_and_max(i in any_inputs()) {
-        let us = timeout(&i);
+        let us = timeout_us(&i);
         prop_assert!(us >= 1 && us <= i.max_us.max(1));
     }
 
     /// For a socket as the kernel keeps it: each backoff is at least as long as the one before.
     #[test]
     fn timeout_us__grows_with_backoff(srtt in 1..100_000_u32, rttvar in 0..1_000_000_u32, backoff in 0..255_u8) {
-        let (now, next) = (timeout(&inputs(srtt, rttvar, backoff)), timeout(&inputs(srtt, rttvar, backoff + 1)));
+        let (now, next) = (timeout_us(&inputs(srtt, rttvar, backoff)), timeout_us(&inputs(srtt, rttvar, backoff + 1)));
         prop_assert!(next == (2 * now).min(MAX_US));
     }
 
@@ -341,18 +345,18 @@ proptest! {
     fn timeout_us__linear(srtt in 1..200_000_u32, rttvar in 0..200_000_u32, backoff in 0..255_u8, linear in 0..=MAX_LINEAR) {
         let doubled = inputs(srtt, rttvar, backoff);
         let i = Inputs { linear, ..doubled };
-        prop_assert!(timeout(&i) <= timeout(&doubled));
-        prop_assert!(timeout(&i) >= srtt + rttvar);
+        prop_assert!(timeout_us(&i) <= timeout_us(&doubled));
+        prop_assert!(timeout_us(&i) >= srtt + rttvar);
         let next = Inputs { linear, ..inputs(srtt, rttvar, backoff + 1) };
-        prop_assert!(timeout(&i) <= timeout(&next));
+        prop_assert!(timeout_us(&i) <= timeout_us(&next));
     }
 
     /// Never shorter than the estimate, and never longer than what the wheel would take.
     #[test]
     fn timeout_us__between_estimate_and_ticks(srtt in 1..100_000_u32, rttvar in 0..1_000_000_u32, backoff in 0..255_u8) {
         let i = inputs(srtt, rttvar, backoff);
-        prop_assert!(timeout(&i) >= srtt + rttvar);
-        prop_assert!(timeout(&i) <= i.kernel_us);
+        prop_assert!(timeout_us(&i) >= srtt + rttvar);
+        prop_assert!(timeout_us(&i) <= i.kernel_us);
     }
 
     #[test]

@@ -4,7 +4,9 @@
 """The module comes and goes under connections that are waiting for a timeout,
 and refuses what it cannot do."""
 
+import errno
 import os
+import socket
 import subprocess
 import sys
 
@@ -12,6 +14,7 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.realpath(__file__)), "..
 from lab import case, insmod, main, near, rmmod, run, sleep_us, within  # noqa: E402
 
 TICK = 1000             # us
+TCP_RTO_MIN_US = 45
 RTO_MIN = 10000
 
 
@@ -86,7 +89,15 @@ def rmmod__nothing_left(lab):
     insmod()
     rmmod()
     assert not os.path.exists("/proc/net/finetcp_stat")
-    assert not os.path.exists("/proc/sys/net/ipv4/tcp_linear_timeouts")
+    for name in "linear_timeouts", "rto_jitter", "rto_init", "delack_min", "delayed_ack":
+        assert not os.path.exists(f"/proc/sys/net/ipv4/tcp_{name}")
+    with socket.socket() as s:
+        try:
+            s.setsockopt(socket.IPPROTO_TCP, TCP_RTO_MIN_US, TICK)
+        except OSError as error:
+            assert error.errno == errno.EINVAL, error
+        else:
+            raise AssertionError("less than two ticks were taken")
     lab.sysctl("a", tcp_rto_min_us=1)
     lab.sysctl("a", tcp_rto_min_us=200000, tcp_early_retrans=0)
     wire = lab.capture()

@@ -1,0 +1,126 @@
+#!/usr/bin/python3 -B
+# SPDX-License-Identifier: GPL-2.0
+# guest: --kernel patched
+"""Opening a connection when segments of the handshake are lost."""
+
+import errno
+import os
+import select
+import socket
+import sys
+import time
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.realpath(__file__)), ".."))
+from lab import LOST, PORT, case, main, near, sleep_us, within  # noqa: E402
+
+ADDRESS = ("10.0.0.2", PORT)
+
+
+def tos(s, value):
+    s.setsockopt(socket.IPPROTO_IP, socket.IP_TOS, value)
+
+
+def check(what, us, want):
+    """To the microsecond up to a second; beyond, the timer wheel may round up"""
+    within(what, us, want - 5, want + 5 if want <= 1_000_000 else want * 9 / 8 + 2000)
+
+
+def connecting(lab, lost):
+    """A socket that has sent its SYN"""
+    with lab.on("a"):
+        s = socket.socket()
+    tos(s, LOST if lost else 0)
+    s.setblocking(False)
+    assert s.connect_ex(ADDRESS) == errno.EINPROGRESS
+    return s
+
+
+def listening(lab):
+    with lab.on("b"):
+        return socket.create_server(ADDRESS)
+
+
+def meet(lab):
+    """Or the first SYN waits for ARP"""
+    lab.connect().close()
+
+
+@case(50, 1500, 5000, 1_000_000)
+def syn(lab, us):
+    """Each wait is twice the one before, from tcp_rto_init on"""
+    lab.sysctl("a", tcp_rto_init=us, tcp_syn_linear_timeouts=0)
+    meet(lab)
+    wire = lab.capture(empty=True)
+    with connecting(lab, lost=True):
+        sleep_us(us * 20)
+        gaps = wire.gaps()
+    near("retransmissions", len(gaps), 4, 0)
+    for n, gap in enumerate(gaps):
+        check(f"SYN {n + 2}", gap, us << n)
+
+
+@case
+def syn__linear_timeouts(lab):
+    """tcp_syn_linear_timeouts keeps its meaning"""
+    lab.sysctl("a", tcp_rto_init=5000, tcp_syn_linear_timeouts=3)
+    meet(lab)
+    wire = lab.capture(empty=True)
+    with connecting(lab, lost=True):
+        sleep_us(100_000)
+        gaps = wire.gaps()
+    for n, want in enumerate([5000] * 4 + [10_000, 20_000]):
+        near(f"SYN {n + 2}", gaps[n], want)
+
+
+@case(1000, 5000, 1_000_000)
+def syn__gives_up_no_sooner(lab, us):
+    """tcp_syn_retries counts the time that so many retries take by default"""
+    lab.sysctl("a", tcp_rto_init=us, tcp_syn_retries=2, tcp_syn_linear_timeouts=0)
+    meet(lab)
+    start = time.monotonic()
+    with connecting(lab, lost=True) as s:
+        poll = select.poll()
+        poll.register(s, select.POLLERR)
+        poll.poll(1000_000)
+        near("SO_ERROR", s.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR), errno.ETIMEDOUT, 0)
+    within("seconds until then", time.monotonic() - start, 7, 17)
+
+
+@case(5000, 1_000_000)
+def syn_ack(lab, us):
+    """From the listener's queue: on the timer wheel, which may round up"""
+    lab.sysctl("b", tcp_rto_init=us)
+    meet(lab)
+    wire = lab.capture(empty=True, incoming=True)
+    with listening(lab), connecting(lab, lost=False) as s:
+        tos(s, LOST)            # the answer to the SYN-ACK
+        sleep_us(us * 20)
+        gaps = wire.gaps()
+    near("retransmissions", len(gaps), 4, 0)
+    for n, gap in enumerate(gaps):
+        within(f"SYN-ACK {n + 2}", gap, us << n, (us << n) * 9 / 8 + 2000)
+
+
+@case(5000, 1_000_000)
+def syn__no_sample(lab, us):
+    """RFC 6298, 5.7: a handshake that gives no sample makes the timeout three times as long"""
+    lab.sysctl("a", tcp_rto_init=us, tcp_timestamps=0, tcp_early_retrans=0)
+    meet(lab)
+    with listening(lab) as listener, connecting(lab, lost=True) as s:
+        sleep_us(us / 2)
+        tos(s, 0)
+        poll = select.poll()
+        poll.register(s, select.POLLOUT)
+        poll.poll(1000_000)
+        with listener.accept()[0]:
+            s.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            tos(s, LOST)
+            wire = lab.capture()
+            s.send(b"x")
+            sleep_us(us * 4)
+            gap = wire.gaps()[0]
+    check("retransmission", gap, us * 3)
+
+
+if __name__ == "__main__":
+    main()
