@@ -1,0 +1,91 @@
+#!/usr/bin/python3 -B
+# SPDX-License-Identifier: GPL-2.0
+# guest: --kernel patched --smp 2
+"""The trace events, and the scripts that read them."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.realpath(__file__)), ".."))
+from lab import case, main, within  # noqa: E402
+
+SCRIPTS = os.path.join(os.path.dirname(os.path.realpath(__file__)), "..", "..", "scripts", "trace")
+TRACING = "/sys/kernel/tracing"
+
+
+def write(name, text):
+    with open(f"{TRACING}/{name}", "w", encoding="ascii") as f:
+        f.write(text)
+
+
+def traffic(lab, exchanges=100):
+    lab.sysctl("a", tcp_rto_min=2000)
+    lab.lossy(5)
+    with lab.connect() as c:
+        c.transfer(1 << 20)
+        c.exchange(exchanges)
+
+
+def output_of(script, *args, work):
+    """What the script says of the work"""
+    with subprocess.Popen([os.path.join(SCRIPTS, script), *args], stdout=subprocess.PIPE,
+                          stderr=subprocess.STDOUT, text=True) as bpftrace:
+        line = bpftrace.stdout.readline()           # what BEGIN prints, or why it cannot
+        if "Attach" in line:
+            line = bpftrace.stdout.readline()
+        assert "Ctrl-C" in line, line + bpftrace.communicate()[0]
+        time.sleep(1)
+        work()
+        time.sleep(2)
+        bpftrace.send_signal(signal.SIGINT)
+        return bpftrace.communicate(timeout=120)[0]
+
+
+@case
+def events(lab):
+    """A start and, that much later, an expiry"""
+    write("events/tcp/tcp_timer_start/enable", "1")
+    write("events/tcp/tcp_timer_expire/enable", "1")
+    try:
+        lab.sysctl("a", tcp_rto_min=20000, tcp_early_retrans=0)
+        with lab.connect() as c:
+            port = c.a.getsockname()[1]
+            c.lose_one(lab.capture(), 300_000)
+    finally:
+        write("events/enable", "0")
+    with open(f"{TRACING}/trace", encoding="ascii") as f:
+        lines = [line for line in f if f"sport={port} " in line]
+    kinds = {(event, kind) for line in lines for event, kind in re.findall(r"(tcp_timer_\w+): .*kind=(\w+)", line)}
+    assert {("tcp_timer_start", "retransmit"), ("tcp_timer_expire", "retransmit")} <= kinds, kinds
+    # the first expiry, and the last start before it
+    seen = []
+    for line in lines:
+        found = re.search(r" (\d+\.\d+): (tcp_timer_\w+): .*kind=retransmit ns=(\d+) ", line)
+        if found:
+            seen.append((float(found[1]) * 10**6, found[2], int(found[3]) / 1000))
+        if seen and seen[-1][1] == "tcp_timer_expire":
+            break
+    (start, _, delay), (expiry, _, late) = seen[-2:]
+    within("from start to expiry in us", expiry - start, delay - 1000, delay + late + 1000)
+
+
+@case
+def timer_lateness(lab):
+    text = output_of("timer-lateness.bt", work=lambda: traffic(lab))
+    assert "@late_us[retransmit]:" in text or "@late_us[loss_probe]:" in text, text
+    within("expiries counted", sum(map(int, re.findall(r"\)\s+(\d+) \|", text))), 1, 1e6)
+
+
+@case
+def top_retransmits(lab):
+    text = output_of("top-retransmits.bt", "2", work=lambda: traffic(lab))
+    found = re.findall(r"@segments\[10\.0\.0\.2, (\d+)\]: (\d+)", text)
+    assert found, text
+
+
+if __name__ == "__main__":
+    main()
