@@ -97,6 +97,9 @@ pub(crate) trait Backend: 'static {
     /// The socket is closed for good. `timer` is not armed, or about to find the socket closed.
     fn release(timer: &Arc<TimerOf<Self>>);
 
+    /// Returns the round-trip time in us to believe in where time stamps in ms say `rtt` us.
+    fn coarse_rtt(sk: &mut LockedSock, rtt: u32) -> u32;
+
     /// Returns the timeout of a SYN or SYN-ACK in us.
     fn rto_init(net: &Net) -> u32;
 
@@ -294,6 +297,16 @@ impl<B: Backend> Table<B> {
         B::rto_init(unsafe { Net::from_raw(net) })
     }
 
+    /// [`Backend::coarse_rtt`].
+    ///
+    /// # Safety
+    ///
+    /// See [`Table`].
+    unsafe extern "C" fn coarse_rtt(sk: *mut bindings::sock, rtt_us: u32) -> u32 {
+        // SAFETY: See `Table`.
+        B::coarse_rtt(unsafe { LockedSock::from_raw(sk) }, rtt_us)
+    }
+
     /// [`Backend::rto`].
     ///
     /// # Safety
@@ -329,6 +342,7 @@ impl Registration {
             release: Some(Table::<B>::release),
             rto: Some(Table::<B>::rto),
             rto_init: Some(Table::<B>::rto_init),
+            coarse_rtt: Some(Table::<B>::coarse_rtt),
             rto_min_floor,
         };
         // SAFETY: C copies what it needs of `ops`. The functions are as it expects them, and

@@ -373,6 +373,10 @@ impl Backend for HiresTimers {
         drop(listed);
     }
 
+    fn coarse_rtt(sk: &mut LockedSock, rtt: u32) -> u32 {
+        rto::coarse_rtt_us(rtt, sk.srtt_us8())
+    }
+
     fn rto_init(net: &Net) -> u32 {
         NAMESPACES
             .get(net)

@@ -77,6 +77,24 @@ pub fn timeout_us(i: &Inputs) -> u32 {
     us.clamp(1, i.max_us.max(1))
 }
 
+/// What time stamps (RFC 7323) count in Linux, in us.
+pub const TIMESTAMP_US: u32 = 1000;
+
+/// Returns what to make of a sample that such time stamps gave, in us: `rtt`, with a smoothed
+/// round-trip time of `srtt_us8`/8.
+///
+/// Time stamps that are next to each other, or the same (which the kernel makes one unit), only say
+/// that it was less than two units. So the estimate may double; to learn that the round trip has
+/// become longer than a unit, any greater sample will do.
+#[inline]
+pub fn coarse_rtt_us(rtt: u32, srtt_us8: u32) -> u32 {
+    if rtt > TIMESTAMP_US || srtt_us8 == 0 {
+        rtt
+    } else {
+        rtt.min((srtt_us8 >> 2).max(1))
+    }
+}
+
 /// The variance term when the minimal timeout has changed from `old` to `new`, all in us.
 ///
 /// The estimator would let go of an old floor by a quarter of the difference in a round trip, and

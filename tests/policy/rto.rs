@@ -206,6 +206,26 @@ fn timeout_us__boundaries() {
 }
 
 #[test]
+fn coarse_rtt_us__table() {
+    for (rtt, srtt_us, want) in [
+        // one unit or none: twice what is known
+        (1000, 100, 200),
+        (1000, 400, 800),
+        (1000, 500, 1000),
+        (1000, 30_000, 1000),
+        (0, 100, 0),
+        // more
+        (2000, 100, 2000),
+        (30_000, 100, 30_000),
+        // nothing is known
+        (1000, 0, 1000),
+    ] {
+        assert_eq!(coarse_rtt_us(rtt, srtt_us << 3), want, "{rtt} {srtt_us}");
+    }
+    assert_eq!(coarse_rtt_us(1000, 1), 1);
+}
+
+#[test]
 fn base_us__saturates() {
     assert_eq!(base_us(u32::MAX, u32::MAX), u32::MAX);
     assert_eq!(base_us(u32::MAX, 0), u32::MAX >> 3);
@@ -357,6 +377,14 @@ proptest! {
         let i = inputs(srtt, rttvar, backoff);
         prop_assert!(timeout_us(&i) >= srtt + rttvar);
         prop_assert!(timeout_us(&i) <= i.kernel_us);
+    }
+
+    /// Never more than was measured, and never out of the blue.
+    #[test]
+    fn coarse_rtt_us__no_more_than_the_sample(rtt: u32, srtt_us8: u32) {
+        let got = coarse_rtt_us(rtt, srtt_us8);
+        prop_assert!(got <= rtt);
+        prop_assert!(got == rtt || got == (srtt_us8 / 4).max(1));
     }
 
     #[test]
