@@ -19,6 +19,8 @@ use kernel::{
 pub(crate) struct Setting {
     /// Its name under `net.ipv4`.
     pub(crate) name: &'static CStr,
+    /// The value until somebody changes it.
+    pub(crate) default: i32,
     /// The lowest value; less is `EINVAL` and changes nothing.
     pub(crate) min: &'static Value,
     /// The highest value, alike.

@@ -33,32 +33,47 @@ pub(crate) static FLOOR: Value = Value::new(0);
 
 static ZERO: Value = Value::new(0);
 
-/// The settings, in the order of their values.
+/// What can be set. The order is that of [`SETTINGS`].
+#[derive(Clone, Copy)]
+#[repr(usize)]
+enum Name {
+    LinearTimeouts,
+    RtoJitter,
+    RtoInit,
+    DelayedAck,
+    DelackMin,
+}
+
 static SETTINGS: [Setting; 5] = [
     Setting {
         name: c"tcp_linear_timeouts",
+        default: 0,
         min: &ZERO,
         max: rto::MAX_LINEAR as i32,
     },
     Setting {
         name: c"tcp_rto_jitter",
+        default: 0,
         min: &ZERO,
         max: 100,
     },
     Setting {
+        name: c"tcp_rto_init",
+        default: rto::DEFAULT_INIT_US as i32,
+        min: &FLOOR,
+        max: rto::MAX_INIT_US as i32,
+    },
+    Setting {
         name: c"tcp_delayed_ack",
+        default: 1,
         min: &ZERO,
         max: 1,
     },
     Setting {
         name: c"tcp_delack_min",
+        default: delack::DEFAULT_MIN_US as i32,
         min: &FLOOR,
         max: delack::INTERACTIVE_MAX_US as i32,
-    },
-    Setting {
-        name: c"tcp_rto_init",
-        min: &FLOOR,
-        max: rto::MAX_INIT_US as i32,
     },
 ];
 
@@ -70,35 +85,39 @@ pub(crate) struct Namespace {
 }
 
 impl Namespace {
-    // In the order of `SETTINGS`; all are within their ranges.
+    // All are within their ranges, none of which is negative.
+    #[inline]
+    fn setting(&self, name: Name) -> u32 {
+        self.settings[name as usize].get() as u32
+    }
 
     /// How many timeouts of a connection in a row are not doubled: `net.ipv4.tcp_linear_timeouts`.
     #[inline]
     pub(crate) fn linear_timeouts(&self) -> u8 {
-        self.settings[0].get() as u8
+        self.setting(Name::LinearTimeouts) as u8
     }
 
     /// By how much a timeout may be lengthened at random, in percent: `net.ipv4.tcp_rto_jitter`.
     #[inline]
     pub(crate) fn rto_jitter(&self) -> u32 {
-        self.settings[1].get() as u32
+        self.setting(Name::RtoJitter)
     }
 
     /// The timeout, in us, before the first sample of the round trip: `net.ipv4.tcp_rto_init`.
     pub(crate) fn rto_init_us(&self) -> u32 {
-        self.settings[4].get() as u32
+        self.setting(Name::RtoInit)
     }
 
     /// Whether ACKs may be delayed: `net.ipv4.tcp_delayed_ack`.
     #[inline]
     pub(crate) fn delayed_ack(&self) -> bool {
-        self.settings[2].get() != 0
+        self.setting(Name::DelayedAck) != 0
     }
 
     /// The least time, in us, for which an ACK is delayed: `net.ipv4.tcp_delack_min`.
     #[inline]
     pub(crate) fn delack_min_us(&self) -> u32 {
-        self.settings[3].get() as u32
+        self.setting(Name::DelackMin)
     }
 }
 
@@ -120,14 +139,9 @@ impl NetData for Namespace {
     fn new() -> Result<Arc<Self>> {
         let new = Self {
             stats: Stats::new(),
-            settings: [
-                0,
-                0,
-                1,
-                delack::DEFAULT_MIN_US as i32,
-                rto::DEFAULT_INIT_US as i32,
-            ]
-            .map(Value::new),
+            settings: SETTINGS
+                .each_ref()
+                .map(|setting| Value::new(setting.default)),
         };
         Ok(Arc::new(new, GFP_KERNEL_ACCOUNT)?)
     }

@@ -8,7 +8,8 @@
 //!
 //! The kernel keeps its own timeout in ticks beside that, and it is the kernel that backs it off.
 //! Both tell the same story unless the kernel chose a longer one for a reason that the estimate
-//! does not show: a handshake without a sample, or a round-trip time remembered from earlier connections.
+//! does not show: a handshake without a sample, or a round-trip time remembered from earlier
+//! connections.
 
 /// The most timeouts in a row that may be left undoubled: as many as the kernel leaves to thin
 /// streams (`TCP_THIN_LINEAR_RETRIES`).

@@ -34,6 +34,13 @@ def check_timeout(connection, wire, minimum):
     connection.recover()
 
 
+def timeouts(lab, us, exchanges=30):
+    """A connection's timeout, and the gaps between the attempts for a lost segment in that time"""
+    wire = lab.capture()
+    with lab.connect(exchanges=exchanges) as c:
+        return c.info()[0], c.lose_one(wire, us)
+
+
 def check_first_timeout(lab, rto_min, family):
     settings(lab, rto_min)
     wire = lab.capture()
@@ -99,13 +106,10 @@ def backoff__linear(lab, linear):
     """The first timeouts in a row are not doubled, if that is set"""
     settings(lab, 1000)
     lab.sysctl("a", tcp_linear_timeouts=linear)
-    wire = lab.capture()
-    with lab.connect() as c:
-        rto = c.info()[0]
-        gaps = c.lose_one(wire, 200_000)
-        within("retransmissions", len(gaps), linear + 4, 20)
-        for n, gap in enumerate(gaps):
-            near(f"retransmission {n + 1}", gap, rto << max(n - linear, 0))
+    rto, gaps = timeouts(lab, 200_000)
+    within("retransmissions", len(gaps), linear + 4, 20)
+    for n, gap in enumerate(gaps):
+        near(f"retransmission {n + 1}", gap, rto << max(n - linear, 0))
 
 
 @case
@@ -113,12 +117,9 @@ def backoff__linear_not_on_a_long_path(lab):
     settings(lab, 200)
     lab.sysctl("a", tcp_linear_timeouts=3)
     lab.delay(250_000)
-    wire = lab.capture()
-    with lab.connect(exchanges=100) as c:
-        rto = c.info()[0]
-        gaps = c.lose_one(wire, 2_000_000)
-        for n in range(2):
-            near(f"retransmission {n + 1}", gaps[n], rto << n)
+    rto, gaps = timeouts(lab, 2_000_000, exchanges=100)
+    for n in range(2):
+        near(f"retransmission {n + 1}", gaps[n], rto << n)
 
 
 @case(1000, 10000)
@@ -144,15 +145,12 @@ def backoff__jitter(lab, percent):
     """Each timeout is lengthened by another random part of the share, and never shortened"""
     settings(lab, 1000)
     lab.sysctl("a", tcp_rto_jitter=percent)
-    wire = lab.capture()
-    with lab.connect() as c:
-        rto = c.info()[0]
-        gaps = c.lose_one(wire, 600_000)
-        within("retransmissions", len(gaps), 7, 20)
-        parts = [gap / (rto << n) - 1 for n, gap in enumerate(gaps)]
-        within("least of them", min(parts), -0.005, percent / 100)
-        within("most of them", max(parts), 0.05 * percent / 100, percent / 100 + 0.005)
-        within("different ones", len({round(part, 4) for part in parts}), len(parts) - 1, len(parts))
+    rto, gaps = timeouts(lab, 600_000)
+    within("retransmissions", len(gaps), 7, 20)
+    parts = [gap / (rto << n) - 1 for n, gap in enumerate(gaps)]
+    within("least of them", min(parts), -0.005, percent / 100)
+    within("most of them", max(parts), 0.05 * percent / 100, percent / 100 + 0.005)
+    within("different ones", len({round(part, 4) for part in parts}), len(parts) - 1, len(parts))
 
 
 @case
