@@ -11,7 +11,7 @@ import sys
 import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.realpath(__file__)), ".."))
-from lab import LOST, PORT, case, main, near, sleep_us, within  # noqa: E402
+from lab import LOST, PORT, case, insmod, main, near, rmmod, sleep_us, within  # noqa: E402
 
 ADDRESS = ("10.0.0.2", PORT)
 
@@ -86,19 +86,112 @@ def syn__gives_up_no_sooner(lab, us):
     within("seconds until then", time.monotonic() - start, 7, 17)
 
 
-@case(5000, 1_000_000)
+def check_syn_acks(wire, us):
+    """Each wait is twice the one before; from 200 ms on, the timer wheel may round up"""
+    sleep_us(us * 20)
+    gaps = wire.gaps()
+    near("retransmissions", len(gaps), 4, 0)
+    for n, gap in enumerate(gaps):
+        want = us << n
+        within(f"SYN-ACK {n + 2}", gap, want - 5, want + 5 if want < 200_000 else want * 9 / 8 + 2000)
+
+
+@case(50, 1500, 5000, 30_000, 1_000_000)
 def syn_ack(lab, us):
-    """From the listener's queue: on the timer wheel, which may round up"""
+    """From the listener's queue"""
     lab.sysctl("b", tcp_rto_init=us)
     meet(lab)
     wire = lab.capture(empty=True, incoming=True)
     with listening(lab), connecting(lab, lost=False) as s:
         tos(s, LOST)            # the answer to the SYN-ACK
-        sleep_us(us * 20)
+        check_syn_acks(wire, us)
+
+
+@case
+def syn_ack__then_established(lab):
+    """The first one that is answered ends it"""
+    lab.sysctl("b", tcp_rto_init=1500)
+    lab.sysctl("a", tcp_invalid_ratelimit=0)    # which would leave repeated SYN-ACKs without an answer
+    meet(lab)
+    wire = lab.capture(empty=True, incoming=True)
+    with listening(lab) as listener, connecting(lab, lost=False) as s:
+        tos(s, LOST)
+        sleep_us(3000)
+        tos(s, 0)
+        with listener.accept()[0]:
+            sleep_us(100_000)
+            near("SYN-ACKs", len(wire.segments()), 3, 0)
+
+
+@case
+def syn_ack__load_and_unload_while_it_waits(lab):
+    """A request keeps the timer that it has, and its timeout"""
+    lab.sysctl("b", tcp_rto_init=20_000)
+    meet(lab)
+    wire = lab.capture(empty=True, incoming=True)
+    with listening(lab), connecting(lab, lost=False) as s:
+        tos(s, LOST)
+        sleep_us(10_000)
+        rmmod()
+        try:
+            sleep_us(60_000)
+        finally:
+            insmod()
+        sleep_us(100_000)
         gaps = wire.gaps()
-    near("retransmissions", len(gaps), 4, 0)
-    for n, gap in enumerate(gaps):
-        within(f"SYN-ACK {n + 2}", gap, us << n, (us << n) * 9 / 8 + 2000)
+    for n, want in enumerate([20_000, 40_000, 80_000]):
+        near(f"SYN-ACK {n + 2}", gaps[n], want)
+
+
+@case(5000, 1_000_000)
+def syn_ack__deferred(lab, us):
+    """TCP_DEFER_ACCEPT waits for data as long as it was told to"""
+    lab.sysctl("b", tcp_rto_init=us)
+    meet(lab)
+    with listening(lab) as listener:
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, 3)
+        start = time.monotonic()
+        with connecting(lab, lost=False), listener.accept()[0]:
+            within("seconds until accept()", time.monotonic() - start, 3, 6.2)
+
+
+def fast_open(lab, **settings):
+    """A listener that takes data with the SYN, and a client that sent some, and now is not heard"""
+    lab.sysctl("b", tcp_fastopen=0x602, **settings)     # for each listener, without cookie
+    lab.sysctl("a", tcp_fastopen=5)
+    meet(lab)
+    listener = listening(lab)
+    with lab.on("a"):
+        s = socket.socket()
+    s.setblocking(False)
+    try:
+        s.sendto(b"x", socket.MSG_FASTOPEN, ADDRESS)
+    except BlockingIOError:
+        pass
+    tos(s, LOST)
+    return listener, s
+
+
+@case(50, 1500, 5000)
+def fast_open__syn_ack(lab, us):
+    """The SYN-ACK of a connection that has data already"""
+    meet(lab)
+    wire = lab.capture(empty=True, incoming=True)
+    listener, s = fast_open(lab, tcp_rto_init=us)
+    with listener, s, listener.accept()[0]:
+        wire.segments()
+        check_syn_acks(wire, us)
+
+
+@case(5000, 1_000_000)
+def fast_open__gives_up_no_sooner(lab, us):
+    listener, s = fast_open(lab, tcp_rto_init=us, tcp_synack_retries=2)
+    start = time.monotonic()
+    with listener, s, listener.accept()[0] as child:
+        poll = select.poll()
+        poll.register(child, select.POLLERR)
+        poll.poll(1000_000)
+    within("seconds until then", time.monotonic() - start, 15, 33)
 
 
 @case(5000, 1_000_000)

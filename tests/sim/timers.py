@@ -10,10 +10,11 @@ its floor, the minimal timeout: the timeout is 50 us more than that.
 
 import os
 import socket
+import struct
 import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.realpath(__file__)), ".."))
-from lab import case, main, near, run, sleep_us, within  # noqa: E402
+from lab import PORT, case, main, near, run, sleep_us, within  # noqa: E402
 
 RTT = 50
 ROUGHLY = 12            # us
@@ -99,6 +100,40 @@ def backoff_doubles(lab, rto_min):
         c.exchange(SETTLE)
         rto, rtt = c.info()
         near("tcpi_rto", rto, rtt + rto_min)
+
+
+def say_unreachable(lab, connection, sequence):
+    """A router's answer to the segment"""
+    ip = struct.pack("!BBHHHBBH4s4s", 0x45, 0, 40, 0, 0, 64, socket.IPPROTO_TCP, 0,
+                     socket.inet_aton("10.0.0.1"), socket.inet_aton("10.0.0.2"))
+    tcp = struct.pack("!HHI", connection.a.getsockname()[1], PORT, sequence)
+
+    def message(checksum):
+        return struct.pack("!BBHI", 3, 1, checksum, 0) + ip + tcp
+
+    words = sum(struct.unpack("!18H", message(0)))
+    words = (words & 0xffff) + (words >> 16)
+    with lab.on("b"), socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP) as s:
+        s.sendto(message(~(words + (words >> 16)) & 0xffff), ("10.0.0.1", 0))
+
+
+@case(1500, 10000)
+def backoff__taken_back(lab, rto_min):
+    """RFC 6069: if the destination is unreachable, the last doubling was for nothing. The timeout
+    still counts from the last retransmission"""
+    settings(lab, rto_min)
+    wire = lab.capture()
+    with lab.connect() as c:
+        rto = c.info()[0]
+        c.lose()
+        wire.segments()
+        c.send()
+        sleep_us(3.5 * rto)
+        sent = wire.segments()
+        near("transmissions", len(sent), 3, 0)
+        say_unreachable(lab, c, sent[0][1])
+        sleep_us(2 * rto)
+        near("next retransmission", wire.segments()[0][0] - sent[-1][0], 2 * rto)
 
 
 @case(1, 3, 6)
