@@ -27,6 +27,7 @@ import traceback
 LOST = 0x20             # an IPv4 type of service, or an IPv6 traffic class
 SEGMENT = 1000          # bytes
 PORT = 5000
+ADDRESS = "10.0.0.2", PORT      # of b
 SO_TIMESTAMPNS = 35
 IPPROTO_MPTCP = 262
 
@@ -96,6 +97,14 @@ def near(what, got, want, tolerance=5):
 def within(what, got, least, most):
     if not least <= got <= most:
         raise AssertionError(f"{what}: {got:g}, not {least:g} to {most:g}")
+
+
+def set_tos(s, value):
+    """From now on the socket sends with this type of service"""
+    if s.family == socket.AF_INET6:
+        s.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_TCLASS, value)
+    else:
+        s.setsockopt(socket.IPPROTO_IP, socket.IP_TOS, value)
 
 
 class Lab:
@@ -180,6 +189,23 @@ class Lab:
         with self.on(host), open("/proc/net/finetcp_stat", encoding="ascii") as f:
             return {name: int(value) for name, value in map(str.split, f)}
 
+    def nstat(self, host):
+        """The kernel's counters, by the names of nstat"""
+        found = {}
+        with self.on(host):
+            for name in "snmp", "netstat":
+                with open(f"/proc/net/{name}", encoding="ascii") as f:
+                    for names, values in zip(*[map(str.split, f)] * 2):
+                        prefix = names[0].rstrip(":")
+                        found.update((prefix + n, int(v)) for n, v in zip(names[1:], values[1:]))
+        return found
+
+    def sockets(self, host):
+        """IPv4's TCP sockets, each by its local port: the words of its line in /proc/net/tcp"""
+        with self.on(host), open("/proc/net/tcp", encoding="ascii") as f:
+            rows = [line.split() for line in f][1:]
+        return {int(row[1].split(":")[1], 16): row for row in rows}
+
     def capture(self, empty=False, incoming=False):
         with self.on("a"):
             return Capture(empty, incoming)
@@ -198,9 +224,22 @@ class Lab:
         ((acknowledged, _, _),) = wire.segments()
         return acknowledged - sent
 
+    def meet(self):
+        """Or the first SYN waits for ARP"""
+        self.connect().close()
+
+    def connecting(self, lost):
+        """A socket of a that has sent its SYN to b"""
+        with self.on("a"):
+            s = socket.socket()
+        set_tos(s, LOST if lost else 0)
+        s.setblocking(False)
+        near("connect()'s error", s.connect_ex(ADDRESS), errno.EINPROGRESS, 0)
+        return s
+
     def connect(self, family=socket.AF_INET, protocol=0, exchanges=30):
         """A connection from a to b whose round-trip time is well known to a"""
-        address = (("fd00::2" if family == socket.AF_INET6 else "10.0.0.2"), PORT)
+        address = ("fd00::2", PORT) if family == socket.AF_INET6 else ADDRESS
         with self.on("b"), socket.socket(family, socket.SOCK_STREAM, protocol) as listener:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             listener.bind(address)
@@ -277,11 +316,7 @@ class Connection:
 
     def lose(self, lost=True):
         """From now on b gets nothing of what a sends"""
-        value = LOST if lost else 0
-        if self.a.family == socket.AF_INET6:
-            self.a.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_TCLASS, value)
-        else:
-            self.a.setsockopt(socket.IPPROTO_IP, socket.IP_TOS, value)
+        set_tos(self.a, LOST if lost else 0)
 
     def recover(self):
         """b gets what a sends, and so the segment that was lost"""

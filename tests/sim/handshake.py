@@ -11,13 +11,7 @@ import sys
 import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.realpath(__file__)), ".."))
-from lab import LOST, PORT, case, insmod, main, near, rmmod, sleep_us, within  # noqa: E402
-
-ADDRESS = ("10.0.0.2", PORT)
-
-
-def tos(s, value):
-    s.setsockopt(socket.IPPROTO_IP, socket.IP_TOS, value)
+from lab import ADDRESS, LOST, case, insmod, main, near, rmmod, set_tos, sleep_us, within  # noqa: E402
 
 
 def check(what, us, want):
@@ -25,33 +19,18 @@ def check(what, us, want):
     within(what, us, want - 5, want + 5 if want <= 1_000_000 else want * 9 / 8 + 2000)
 
 
-def connecting(lab, lost):
-    """A socket that has sent its SYN"""
-    with lab.on("a"):
-        s = socket.socket()
-    tos(s, LOST if lost else 0)
-    s.setblocking(False)
-    assert s.connect_ex(ADDRESS) == errno.EINPROGRESS
-    return s
-
-
 def listening(lab):
     with lab.on("b"):
         return socket.create_server(ADDRESS)
-
-
-def meet(lab):
-    """Or the first SYN waits for ARP"""
-    lab.connect().close()
 
 
 @case(50, 1500, 5000, 1_000_000)
 def syn(lab, us):
     """Each wait is twice the one before, from tcp_rto_init on"""
     lab.sysctl("a", tcp_rto_init=us, tcp_syn_linear_timeouts=0)
-    meet(lab)
+    lab.meet()
     wire = lab.capture(empty=True)
-    with connecting(lab, lost=True):
+    with lab.connecting(lost=True):
         sleep_us(us * 20)
         gaps = wire.gaps()
     near("retransmissions", len(gaps), 4, 0)
@@ -63,9 +42,9 @@ def syn(lab, us):
 def syn__linear_timeouts(lab):
     """tcp_syn_linear_timeouts keeps its meaning"""
     lab.sysctl("a", tcp_rto_init=5000, tcp_syn_linear_timeouts=3)
-    meet(lab)
+    lab.meet()
     wire = lab.capture(empty=True)
-    with connecting(lab, lost=True):
+    with lab.connecting(lost=True):
         sleep_us(100_000)
         gaps = wire.gaps()
     for n, want in enumerate([5000] * 4 + [10_000, 20_000]):
@@ -76,9 +55,9 @@ def syn__linear_timeouts(lab):
 def syn__gives_up_no_sooner(lab, us):
     """tcp_syn_retries counts the time that so many retries take by default"""
     lab.sysctl("a", tcp_rto_init=us, tcp_syn_retries=2, tcp_syn_linear_timeouts=0)
-    meet(lab)
+    lab.meet()
     start = time.monotonic()
-    with connecting(lab, lost=True) as s:
+    with lab.connecting(lost=True) as s:
         poll = select.poll()
         poll.register(s, select.POLLERR)
         poll.poll(1000_000)
@@ -100,10 +79,10 @@ def check_syn_acks(wire, us):
 def syn_ack(lab, us):
     """From the listener's queue"""
     lab.sysctl("b", tcp_rto_init=us)
-    meet(lab)
+    lab.meet()
     wire = lab.capture(empty=True, incoming=True)
-    with listening(lab), connecting(lab, lost=False) as s:
-        tos(s, LOST)            # the answer to the SYN-ACK
+    with listening(lab), lab.connecting(lost=False) as s:
+        set_tos(s, LOST)            # the answer to the SYN-ACK
         check_syn_acks(wire, us)
 
 
@@ -112,12 +91,12 @@ def syn_ack__then_established(lab):
     """The first one that is answered ends it"""
     lab.sysctl("b", tcp_rto_init=1500)
     lab.sysctl("a", tcp_invalid_ratelimit=0)    # which would leave repeated SYN-ACKs without an answer
-    meet(lab)
+    lab.meet()
     wire = lab.capture(empty=True, incoming=True)
-    with listening(lab) as listener, connecting(lab, lost=False) as s:
-        tos(s, LOST)
+    with listening(lab) as listener, lab.connecting(lost=False) as s:
+        set_tos(s, LOST)
         sleep_us(3000)
-        tos(s, 0)
+        set_tos(s, 0)
         with listener.accept()[0]:
             sleep_us(100_000)
             near("SYN-ACKs", len(wire.segments()), 3, 0)
@@ -127,10 +106,10 @@ def syn_ack__then_established(lab):
 def syn_ack__load_and_unload_while_it_waits(lab):
     """A request keeps the timer that it has, and its timeout"""
     lab.sysctl("b", tcp_rto_init=20_000)
-    meet(lab)
+    lab.meet()
     wire = lab.capture(empty=True, incoming=True)
-    with listening(lab), connecting(lab, lost=False) as s:
-        tos(s, LOST)
+    with listening(lab), lab.connecting(lost=False) as s:
+        set_tos(s, LOST)
         sleep_us(10_000)
         rmmod()
         try:
@@ -147,11 +126,11 @@ def syn_ack__load_and_unload_while_it_waits(lab):
 def syn_ack__deferred(lab, us):
     """TCP_DEFER_ACCEPT waits for data as long as it was told to"""
     lab.sysctl("b", tcp_rto_init=us)
-    meet(lab)
+    lab.meet()
     with listening(lab) as listener:
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, 3)
         start = time.monotonic()
-        with connecting(lab, lost=False), listener.accept()[0]:
+        with lab.connecting(lost=False), listener.accept()[0]:
             within("seconds until accept()", time.monotonic() - start, 3, 6.2)
 
 
@@ -159,7 +138,7 @@ def fast_open(lab, **settings):
     """A listener that takes data with the SYN, and a client that sent some, and now is not heard"""
     lab.sysctl("b", tcp_fastopen=0x602, **settings)     # for each listener, without cookie
     lab.sysctl("a", tcp_fastopen=5)
-    meet(lab)
+    lab.meet()
     listener = listening(lab)
     with lab.on("a"):
         s = socket.socket()
@@ -168,14 +147,14 @@ def fast_open(lab, **settings):
         s.sendto(b"x", socket.MSG_FASTOPEN, ADDRESS)
     except BlockingIOError:
         pass
-    tos(s, LOST)
+    set_tos(s, LOST)
     return listener, s
 
 
 @case(50, 1500, 5000)
 def fast_open__syn_ack(lab, us):
     """The SYN-ACK of a connection that has data already"""
-    meet(lab)
+    lab.meet()
     wire = lab.capture(empty=True, incoming=True)
     listener, s = fast_open(lab, tcp_rto_init=us)
     with listener, s, listener.accept()[0]:
@@ -198,16 +177,16 @@ def fast_open__gives_up_no_sooner(lab, us):
 def syn__no_sample(lab, us):
     """RFC 6298, 5.7: a handshake that gives no sample makes the timeout three times as long"""
     lab.sysctl("a", tcp_rto_init=us, tcp_timestamps=0, tcp_early_retrans=0)
-    meet(lab)
-    with listening(lab) as listener, connecting(lab, lost=True) as s:
+    lab.meet()
+    with listening(lab) as listener, lab.connecting(lost=True) as s:
         sleep_us(us / 2)
-        tos(s, 0)
+        set_tos(s, 0)
         poll = select.poll()
         poll.register(s, select.POLLOUT)
         poll.poll(1000_000)
         with listener.accept()[0]:
             s.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            tos(s, LOST)
+            set_tos(s, LOST)
             wire = lab.capture()
             s.send(b"x")
             sleep_us(us * 4)

@@ -195,9 +195,9 @@ def loss_probe__one_in_flight(lab):
     wire = lab.capture()
     with lab.connect() as c:
         rto, rtt = c.info()
-        before = nstat(lab, "TCPLossProbes")
+        before = lab.nstat("a")["TcpExtTCPLossProbes"]
         near("probe", c.lose_one(wire, 1.5 * rto)[0], min(2 * rtt + 10000, rto))
-        near("probes", nstat(lab, "TCPLossProbes") - before, 1, 0)
+        near("probes", lab.nstat("a")["TcpExtTCPLossProbes"] - before, 1, 0)
 
 
 @case
@@ -260,12 +260,6 @@ def live_change__other_namespace(lab):
     wire = lab.capture()
     with lab.connect() as c:
         check_timeout(c, wire, 200)
-
-
-def nstat(lab, name):
-    with lab.on("a"), open("/proc/net/netstat", encoding="ascii") as f:
-        lines = [line.split() for line in f if line.startswith("TcpExt:")]
-    return int(lines[1][lines[0].index(name)])
 
 
 def armed_timers():

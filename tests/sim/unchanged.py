@@ -15,7 +15,7 @@ import sys
 import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.realpath(__file__)), ".."))
-from lab import LOST, PORT, case, main, near, sleep_us, within  # noqa: E402
+from lab import case, main, near, sleep_us, within  # noqa: E402
 
 RTT = 50
 TIMESTAMP = 1000        # us: what is compared are timestamps
@@ -54,12 +54,9 @@ def default__retransmissions(lab):
 def default__syn(lab):
     """RFC 6298: a second before the first sample"""
     lab.sysctl("a", tcp_syn_linear_timeouts=0)
-    lab.connect().close()       # or the first SYN waits for ARP
+    lab.meet()
     wire = lab.capture(empty=True)
-    with lab.on("a"), socket.socket() as s:
-        s.setsockopt(socket.IPPROTO_IP, socket.IP_TOS, LOST)
-        s.setblocking(False)
-        s.connect_ex(("10.0.0.2", PORT))
+    with lab.connecting(lost=True):
         sleep_us(10_000_000)
     gaps = wire.gaps()
     near("retransmissions", len(gaps), 3, 0)
