@@ -20,6 +20,8 @@ DEBUG = os.environ["FINETCP_KERNEL"] == "debug"
 SIZE = 1 << 20 if DEBUG else 10 << 20
 with open("/proc/sys/net/ipv4/tcp_available_congestion_control", encoding="ascii") as available:
     CONTROLS = available.read().split()
+# What the debug kernel watches is the same with each: one of a kind will do there.
+KINDS = [name for name in CONTROLS if not DEBUG or name in ("reno", "cubic", "dctcp", "bbr")]
 
 
 @case
@@ -30,7 +32,7 @@ def congestion_control__all_there(_):
     assert not missing, missing
 
 
-@case(*CONTROLS)
+@case(*KINDS)
 def congestion_control(lab, name):
     lab.sysctl("a", tcp_rto_min=200)
     lab.lossy(1)
