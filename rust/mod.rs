@@ -5,6 +5,8 @@
 //! Everything here is written as if for `rust/kernel/`, and is the only code of the module that
 //! touches `kernel::bindings`.
 
+// Of what TCP does not need, KUnit tests are the only users.
+#[cfg_attr(not(CONFIG_KUNIT = "y"), expect(dead_code))]
 pub(crate) mod hrtimer;
 pub(crate) mod pernet;
 pub(crate) mod random;

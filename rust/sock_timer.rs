@@ -12,7 +12,16 @@
 //! - the timers' own memory waits for a grace period and for the callbacks.
 
 use super::{
-    hrtimer::HrTimer,
+    hrtimer::{
+        At,
+        Cpu,
+        Expired,
+        HrTimer,
+        HrTimerCallback,
+        HrTimerContext,
+        OneShot,
+        Timed, //
+    },
     sock::{
         LockedSock,
         SockRef, //
@@ -51,28 +60,69 @@ pub(crate) enum Which {
     DelAck,
 }
 
-/// The timers of one socket, and `T`, what their owner knows of them.
+/// Clock and context of the timers: `CLOCK_MONOTONIC`, softirq.
+type Mode = OneShot;
+
+/// The socket that timers are for, all that their expiry needs.
 ///
 /// # Invariants
 ///
-/// `sk` is null, or points to a TCP socket that has not been freed. It is cleared under the lock
-/// of the socket, and before the socket can be freed.
+/// It is null, or points to a TCP socket that has not been freed. It is cleared under the lock of
+/// the socket, and before the socket can be freed.
+struct Owner(Atomic<*mut bindings::sock>);
+
+// SAFETY: What is done with the socket may be done anywhere; see `Self::sock()`.
+unsafe impl Send for Owner {}
+// SAFETY: As above.
+unsafe impl Sync for Owner {}
+
+impl Owner {
+    /// Returns a reference on the socket, unless it is gone.
+    fn sock(&self) -> Option<SockRef> {
+        let _rcu = rcu::read_lock();
+        let sk = NonNull::new(self.0.load(Relaxed))?;
+        // SAFETY: By the type's invariant the socket was there within this critical section, so
+        // this is the memory of a TCP socket until its end.
+        let sk = unsafe { SockRef::try_new(sk) }?;
+        // Is it ours, or did another take its place before we had the reference? In that case
+        // this finds the pointer cleared: `try_new()` acquires what came before the other's
+        // first reference.
+        (!self.0.load(Relaxed).is_null()).then_some(sk)
+    }
+
+    fn xmit_expired(&self, _: HrTimerContext<'_, Mode>) {
+        if let Some(sk) = self.sock() {
+            sk.run_write_timer();
+        }
+    }
+
+    fn delack_expired(&self, _: HrTimerContext<'_, Mode>) {
+        if let Some(sk) = self.sock() {
+            sk.run_delack_timer();
+        }
+    }
+}
+
+impl HrTimerCallback<2> for Owner {
+    type Mode = Mode;
+    // In the order that `SockTimer::timer()` knows.
+    const EXPIRED: [Expired<Self, Mode>; 2] = [Self::xmit_expired, Self::delack_expired];
+}
+
+/// The timers of one socket, and `T`, what their owner knows of them.
 #[pin_data]
 pub(crate) struct SockTimer<T> {
     #[pin]
-    xmit: HrTimer,
-    #[pin]
-    delack: HrTimer,
+    timers: Timed<Owner, 2>,
     #[pin]
     links: ListLinks,
     rcu: Opaque<bindings::callback_head>,
-    sk: Atomic<*mut bindings::sock>,
     data: T,
 }
 
-// SAFETY: What is done with `sk` may be done anywhere; see `Self::sock()`.
+// SAFETY: Nothing but `rcu` is in the way of that, which may be used anywhere.
 unsafe impl<T: Send> Send for SockTimer<T> {}
-// SAFETY: As above; `HrTimer` is `Sync`, and `rcu` is used once, by `release()`.
+// SAFETY: As above; `rcu` is used once, by `release()`.
 unsafe impl<T: Sync> Sync for SockTimer<T> {}
 
 impl_list_arc_safe! {
@@ -91,14 +141,10 @@ impl<T: Send + Sync + 'static> SockTimer<T> {
     pub(super) unsafe fn new(sk: &LockedSock, data: T) -> Result<ListArc<Self>> {
         ListArc::pin_init(
             try_pin_init!(Self {
-                // SAFETY: `xmit_expired` needs the `xmit` of a `Self`.
-                xmit <- unsafe { HrTimer::new(Self::xmit_expired) },
-                // SAFETY: `delack_expired` needs the `delack` of a `Self`.
-                delack <- unsafe { HrTimer::new(Self::delack_expired) },
+                // INVARIANT: By the caller's promise.
+                timers <- Timed::new(Owner(Atomic::new(sk.as_ptr()))),
                 links <- ListLinks::new(),
                 rcu: Opaque::zeroed(),
-                // INVARIANT: By the caller's promise.
-                sk: Atomic::new(sk.as_ptr()),
                 data,
             }? Error),
             GFP_ATOMIC | __GFP_NOWARN,
@@ -112,10 +158,10 @@ impl<T: Send + Sync + 'static> SockTimer<T> {
     }
 
     #[inline]
-    fn timer(&self, which: Which) -> &HrTimer {
+    fn timer(&self, which: Which) -> &HrTimer<Mode> {
         match which {
-            Which::Xmit => &self.xmit,
-            Which::DelAck => &self.delack,
+            Which::Xmit => self.timers.timer::<0>(),
+            Which::DelAck => self.timers.timer::<1>(),
         }
     }
 
@@ -130,13 +176,13 @@ impl<T: Send + Sync + 'static> SockTimer<T> {
     /// Starts the timer, or moves it, to `expires` ns of `CLOCK_MONOTONIC`.
     #[inline]
     pub(crate) fn arm(&self, which: Which, expires: u64) {
-        self.timer(which).start(expires);
+        self.timer(which).start(At(expires), Cpu::This);
     }
 
     /// Cancels the timer unless its callback is running. Returns whether it has cancelled it.
     #[inline]
     pub(crate) fn disarm(&self, which: Which) -> bool {
-        self.timer(which).try_cancel()
+        self.timer(which).try_cancel() == Ok(true)
     }
 
     /// Cancels the timer and waits for its callback. Returns whether it was queued.
@@ -148,15 +194,7 @@ impl<T: Send + Sync + 'static> SockTimer<T> {
 
     /// Returns a reference on the socket, unless it is gone.
     pub(crate) fn sock(&self) -> Option<SockRef> {
-        let _rcu = rcu::read_lock();
-        let sk = NonNull::new(self.sk.load(Relaxed))?;
-        // SAFETY: By the type's invariant the socket was there within this critical section, so
-        // this is the memory of a TCP socket until its end.
-        let sk = unsafe { SockRef::try_new(sk) }?;
-        // Is it ours, or did another take its place before we had the reference? In that case
-        // this finds the pointer cleared: `try_new()` acquires what came before the other's
-        // first reference.
-        (!self.sk.load(Relaxed).is_null()).then_some(sk)
+        self.timers.sock()
     }
 
     /// Ends the timers of `sk`: nothing of them will run after the next grace period, and then its
@@ -166,7 +204,7 @@ impl<T: Send + Sync + 'static> SockTimer<T> {
     ///
     /// `this` must be the timers of `sk`, and this their first release.
     pub(super) unsafe fn release(this: Arc<Self>, _sk: &mut LockedSock) {
-        this.sk.store(null_mut(), Relaxed);
+        this.timers.0.store(null_mut(), Relaxed);
         let this = Arc::into_raw(this);
         // SAFETY: `this` points to a live object, whose `rcu` nobody else uses.
         unsafe { bindings::call_rcu((*this).rcu.get(), Some(Self::drop_now)) }
@@ -181,38 +219,5 @@ impl<T: Send + Sync + 'static> SockTimer<T> {
         let head: *mut Opaque<bindings::callback_head> = head.cast();
         // SAFETY: `head` is the `rcu` of a `Self` that came from `Arc::into_raw()`.
         drop(unsafe { Arc::<Self>::from_raw(kernel::container_of!(head, Self, rcu)) });
-    }
-
-    /// The callback of the retransmit timer.
-    ///
-    /// # Safety
-    ///
-    /// Called by the hrtimer core with the `xmit` of a [`SockTimer`], which does not go before
-    /// this returns.
-    unsafe extern "C" fn xmit_expired(timer: *mut bindings::hrtimer) -> bindings::hrtimer_restart {
-        let timer: *mut HrTimer = timer.cast();
-        // SAFETY: See above.
-        let this: &Self = unsafe { &*kernel::container_of!(timer, Self, xmit) };
-        if let Some(sk) = this.sock() {
-            sk.run_write_timer();
-        }
-        bindings::hrtimer_restart::HRTIMER_NORESTART
-    }
-
-    /// The callback of the delayed ACK's timer.
-    ///
-    /// # Safety
-    ///
-    /// As [`Self::xmit_expired`], with the `delack`.
-    unsafe extern "C" fn delack_expired(
-        timer: *mut bindings::hrtimer,
-    ) -> bindings::hrtimer_restart {
-        let timer: *mut HrTimer = timer.cast();
-        // SAFETY: See above.
-        let this: &Self = unsafe { &*kernel::container_of!(timer, Self, delack) };
-        if let Some(sk) = this.sock() {
-            sk.run_delack_timer();
-        }
-        bindings::hrtimer_restart::HRTIMER_NORESTART
     }
 }
