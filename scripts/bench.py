@@ -1,0 +1,202 @@
+# SPDX-License-Identifier: GPL-2.0
+"""What the benchmarks have in common: their command line, starting a guest, and
+fan-in reads (scripts/incast), of which each is measured once."""
+
+import argparse
+import concurrent.futures
+import csv
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import time
+
+HIDDEN = argparse.SUPPRESS      # help for what is not for people
+
+SCRIPTS = os.path.dirname(os.path.realpath(__file__))
+TOP = os.path.dirname(SCRIPTS)
+CACHE = os.path.join(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"),
+                     "finetcp", "bench")
+SUBSET = os.path.join(CACHE, "subset")     # where results go that are not whole
+SELF = os.path.realpath(sys.argv[0])
+PROG = os.path.basename(SELF)
+NAME = PROG.removeprefix("bench-")
+
+
+def say(text):
+    print(f"{PROG}: {text}", file=sys.stderr, flush=True)
+
+
+def die(text):
+    say(f"error: {text}")
+    sys.exit(1)
+
+
+def parser(doc, files=None, subset=""):
+    """The command line: --help with the text, --results; more may be added"""
+    p = argparse.ArgumentParser(prog=f"scripts/{PROG}", description=doc,
+                                formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("--results", metavar="DIR",
+                   help=f"directory for {files or NAME + '.csv'} (default: results/ in the checkout{subset})")
+    return p
+
+
+def need_env():
+    """Start this program again inside the build environment"""
+    if not os.environ.get("FINETCP_ENV"):
+        env = os.path.join(SCRIPTS, "env")
+        os.execv(env, [env, "--", SELF, *sys.argv[1:]])
+
+
+def output_of(script, *args):
+    """The output of one of our scripts; what it says about its progress is shown"""
+    run = subprocess.run([os.path.join(SCRIPTS, script), *args], cwd=TOP, stdin=subprocess.DEVNULL,
+                         stdout=subprocess.PIPE, text=True, check=False)
+    if run.returncode:
+        die(f"scripts/{script} failed (exit status {run.returncode})")
+    return run.stdout.strip()
+
+
+def guest(script, options, *args):
+    """Run this program again, in a guest that script (sim or vm) starts, and return the JSON that it
+    prints last"""
+    return json.loads(output_of(script, *options, "--", SELF, *args).splitlines()[-1])
+
+
+def write_csv(directory, columns, rows):
+    """Write the rows (dictionaries or lists) to NAME.csv; returns its path. The old one stays until the
+    new one is whole"""
+    path = os.path.join(directory or os.path.join(TOP, "results"), f"{NAME}.csv")
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    with open(path + ".new", "w", newline="", encoding="ascii") as f:
+        out = csv.writer(f, lineterminator="\n")
+        out.writerow(columns)
+        out.writerows([row[c] for c in columns] if isinstance(row, dict) else row for row in rows)
+    os.replace(path + ".new", path)
+    return path
+
+
+class Incast:
+    """Measures fan-in reads, a guest for each cell, a few at a time, and remembers them: a cell that was
+    measured before, with the same kernel, module, tool and parameters, is not measured again.
+
+    A cell is a dictionary of kernel ("stock" or "finetcp"), tuning ("default" or
+    "SYSCTL=V,...", below net.ipv4), rate_mbit, buffer_pkts, senders and block_bytes. options(cell)
+    are for "incast client".
+    """
+
+    def __init__(self, options, force=False):
+        self.options = options
+        self.force = force
+        self.tool = output_of("incast/build")
+        self.topology = os.path.join(SCRIPTS, "incast", "topology")
+        self.common = [self.digest(self.tool), self.digest(self.topology)]
+        self.inputs = {}
+
+    @staticmethod
+    def parser(*args):
+        p = parser(*args)
+        p.add_argument("--jobs", type=int, default=os.cpu_count(), metavar="N",
+                       help="guests at a time (default: one a processor)")
+        p.add_argument("--force", action="store_true", help="measure what is known, too")
+        return p
+
+    @staticmethod
+    def digest(path):
+        with open(path, "rb") as f:
+            return hashlib.file_digest(f, "sha256").hexdigest()
+
+    def command(self, cell):
+        args = [self.topology, "--tool", self.tool, "--senders", str(cell["senders"]),
+                "--rate", str(cell["rate_mbit"]), "--buffer", str(cell["buffer_pkts"])]
+        if cell["tuning"] != "default":
+            for kv in cell["tuning"].split(","):
+                args += ["--sysctl", f"net.ipv4.{kv}"]
+        return args + ["--", "--block", str(cell["block_bytes"]), *self.options(cell)]
+
+    def cache_file(self, cell):
+        kernel = cell["kernel"]
+        if kernel not in self.inputs:
+            variant = ["um-stock"] if kernel == "stock" else ["um-patched", "--module"]
+            self.inputs[kernel] = [*self.common, output_of("kernel", "id", *variant)]
+        # Not the paths of topology and tool: their contents are among the inputs.
+        key = json.dumps([self.inputs[kernel], cell, self.command(cell)[3:]], sort_keys=True)
+        return os.path.join(CACHE, "cells", hashlib.sha256(key.encode()).hexdigest()[:24] + ".json")
+
+    def cached(self, cell):
+        path = self.cache_file(cell)
+        if self.force:
+            return None
+        try:
+            with open(path, encoding="ascii") as f:
+                return json.load(f)
+        except (OSError, ValueError):
+            return None
+
+    def measure(self, cell):
+        """Run one guest; returns the cell with its results"""
+        kernel = "stock" if cell["kernel"] == "stock" else "patched"
+        run = subprocess.run([os.path.join(SCRIPTS, "sim"), "--kernel", kernel, "--", *self.command(cell)],
+                             cwd=TOP, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+        result = {}
+        for line in run.stdout.splitlines():
+            if line.startswith("senders="):
+                result = dict(kv.split("=", 1) for kv in line.split())
+        if run.returncode or not result:
+            raise RuntimeError(f"exit status {run.returncode}\n{run.stdout}{run.stderr}".rstrip())
+        if int(result["drops_elsewhere"]):
+            raise RuntimeError("packets were dropped elsewhere than at the bottleneck")
+        done = {**result, **cell}
+        path = self.cache_file(cell)
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        with open(path + ".new", "w", encoding="ascii") as f:
+            json.dump(done, f)
+        os.replace(path + ".new", path)
+        return done
+
+    @staticmethod
+    def cost(cell):
+        """Rough, relative: a boot, the links, the packets"""
+        return 3 + cell["senders"] / 16
+
+    def measure_all(self, cells, jobs, describe):
+        """The results in the order of cells. Fails in the end if one cannot be measured"""
+        results = [self.cached(c) for c in cells]
+        todo = [i for i, r in enumerate(results) if r is None]
+        # The long ones first, so that no processor idles at the end.
+        todo.sort(key=lambda i: -self.cost(cells[i]))
+        say(f"{len(cells)} cells, {len(cells) - len(todo)} of them known from before, {jobs} guests at a time")
+        total, paid, start = sum(self.cost(cells[i]) for i in todo), 0, time.monotonic()
+        with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
+            futures = {pool.submit(self.measure, cells[i]): i for i in todo}
+            try:
+                for n, future in enumerate(concurrent.futures.as_completed(futures), 1):
+                    i = futures[future]
+                    paid += self.cost(cells[i])
+                    left = (time.monotonic() - start) * (total - paid) / paid
+                    try:
+                        results[i] = future.result()
+                        what = f"{float(results[i]['goodput_mbit']):.0f} Mbit/s"
+                    except RuntimeError as e:
+                        what = f"FAILED: {e}"
+                    say(f"[{n}/{len(todo)}, {left:.0f} s to go] {describe(cells[i])}: {what}")
+            except KeyboardInterrupt:
+                pool.shutdown(wait=False, cancel_futures=True)
+                say("interrupted; the cells that are done are kept")
+                os._exit(130)
+        failed = results.count(None)
+        if failed:
+            die(f"{failed} of {len(cells)} cells could not be measured")
+        return results
+
+
+def pyplot():
+    """matplotlib, for pictures that look alike"""
+    os.environ.setdefault("MPLCONFIGDIR", "/tmp/matplotlib")
+    import matplotlib  # noqa: PLC0415, only in the build environment
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt  # noqa: PLC0415
+    plt.rcParams.update({"font.size": 10, "axes.spines.top": False, "axes.spines.right": False,
+                         "svg.hashsalt": "finetcp"})
+    return plt
