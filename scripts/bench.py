@@ -8,6 +8,7 @@ import csv
 import hashlib
 import json
 import os
+import statistics
 import subprocess
 import sys
 import time
@@ -82,8 +83,8 @@ class Incast:
     measured before, with the same kernel, module, tool and parameters, is not measured again.
 
     A cell is a dictionary of kernel ("stock" or "finetcp"), tuning ("default" or
-    "SYSCTL=V,...", below net.ipv4), rate_mbit, buffer_pkts, senders and block_bytes. options(cell)
-    are for "incast client".
+    "SYSCTL=V,...", below net.ipv4), rate_mbit, buffer_pkts, senders and block_bytes. It may have
+    client_tuning, which comes on top at the client. options(cell) are for "incast client".
     """
 
     def __init__(self, options, force=False):
@@ -110,9 +111,10 @@ class Incast:
     def command(self, cell):
         args = [self.topology, "--tool", self.tool, "--senders", str(cell["senders"]),
                 "--rate", str(cell["rate_mbit"]), "--buffer", str(cell["buffer_pkts"])]
-        if cell["tuning"] != "default":
-            for kv in cell["tuning"].split(","):
-                args += ["--sysctl", f"net.ipv4.{kv}"]
+        for option, tuning in ("--sysctl", cell["tuning"]), ("--client-sysctl", cell.get("client_tuning", "default")):
+            if tuning != "default":
+                for kv in tuning.split(","):
+                    args += [option, f"net.ipv4.{kv}"]
         return args + ["--", "--block", str(cell["block_bytes"]), *self.options(cell)]
 
     def cache_file(self, cell):
@@ -135,19 +137,21 @@ class Incast:
             return None
 
     def measure(self, cell):
-        """Run one guest; returns the cell with its results"""
+        """Run one guest; returns the cell with its results. Those of --blocks-csv /dev/stdout are in blocks_ms"""
         kernel = "stock" if cell["kernel"] == "stock" else "patched"
         run = subprocess.run([os.path.join(SCRIPTS, "sim"), "--kernel", kernel, "--", *self.command(cell)],
                              cwd=TOP, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
-        result = {}
+        result, blocks = {}, []
         for line in run.stdout.splitlines():
             if line.startswith("senders="):
                 result = dict(kv.split("=", 1) for kv in line.split())
+            elif line[:1].isdigit():
+                blocks.append(float(line.split(",")[1]))
         if run.returncode or not result:
             raise RuntimeError(f"exit status {run.returncode}\n{run.stdout}{run.stderr}".rstrip())
         if int(result["drops_elsewhere"]):
             raise RuntimeError("packets were dropped elsewhere than at the bottleneck")
-        done = {**result, **cell}
+        done = {**result, **({"blocks_ms": blocks} if blocks else {}), **cell}
         path = self.cache_file(cell)
         os.makedirs(os.path.dirname(path), exist_ok=True)
         with open(path + ".new", "w", encoding="ascii") as f:
@@ -189,6 +193,19 @@ class Incast:
         if failed:
             die(f"{failed} of {len(cells)} cells could not be measured")
         return results
+
+
+def goodput(cell, parts=10):
+    """The goodput of a cell that has blocks_ms, in Mbit/s, and its standard error: from that of so many
+    parts of the run, for blocks in a row are not independent"""
+    def rate(blocks):
+        return cell["block_bytes"] * 8 * len(blocks) / sum(blocks) / 1000
+    blocks = cell["blocks_ms"]
+    size = len(blocks) // parts
+    if not size:
+        raise ValueError(f"{len(blocks)} blocks cannot be cut into {parts} parts")
+    rates = [rate(blocks[i * size:(i + 1) * size]) for i in range(parts)]
+    return rate(blocks), statistics.stdev(rates) / parts ** 0.5
 
 
 def pyplot():
