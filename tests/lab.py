@@ -30,6 +30,7 @@ PORT = 5000
 ADDRESS = "10.0.0.2", PORT      # of b
 SO_TIMESTAMPNS = 35
 IPPROTO_MPTCP = 262
+TRACING = "/sys/kernel/tracing"
 
 _cases = []
 
@@ -86,6 +87,12 @@ def insmod(*parameters):
 
 def rmmod():
     run("rmmod", "finetcp")
+
+
+def tracing(name, text):
+    """Write to a file of tracefs"""
+    with open(f"{TRACING}/{name}", "w", encoding="ascii") as f:
+        f.write(text)
 
 
 def near(what, got, want, tolerance=5):
@@ -237,20 +244,24 @@ class Lab:
         near("connect()'s error", s.connect_ex(ADDRESS), errno.EINPROGRESS, 0)
         return s
 
-    def connect(self, family=socket.AF_INET, protocol=0, exchanges=30):
-        """A connection from a to b whose round-trip time is well known to a"""
-        address = ("fd00::2", PORT) if family == socket.AF_INET6 else ADDRESS
+    def connections(self, count, address, family=socket.AF_INET, protocol=0):
+        """Connections from a to an address of b, fresh from the handshake"""
+        made = []
         with self.on("b"), socket.socket(family, socket.SOCK_STREAM, protocol) as listener:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             listener.bind(address)
             listener.listen()
             with self.on("a"):
-                a = socket.socket(family, socket.SOCK_STREAM, protocol)
-                a.connect(address)
-            b = listener.accept()[0]
-        for s in a, b:
-            s.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        connection = Connection(a, b)
+                for _ in range(count):
+                    a = socket.socket(family, socket.SOCK_STREAM, protocol)
+                    a.connect(address)
+                    made.append(Connection(a, listener.accept()[0]))
+        return made
+
+    def connect(self, family=socket.AF_INET, protocol=0, exchanges=30):
+        """A connection from a to b whose round-trip time is well known to a"""
+        address = ("fd00::2", PORT) if family == socket.AF_INET6 else ADDRESS
+        (connection,) = self.connections(1, address, family, protocol)
         if family not in self.met:
             # The first one has waited for the link and for its neighbour.
             self.met.add(family)
@@ -263,6 +274,8 @@ class Lab:
 class Connection:
     def __init__(self, a, b):
         self.a, self.b = a, b
+        for s in a, b:
+            s.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def __enter__(self):
         return self

@@ -11,15 +11,9 @@ import sys
 import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.realpath(__file__)), ".."))
-from lab import case, main, within  # noqa: E402
+from lab import TRACING, case, main, tracing, within  # noqa: E402
 
 SCRIPTS = os.path.join(os.path.dirname(os.path.realpath(__file__)), "..", "..", "scripts", "trace")
-TRACING = "/sys/kernel/tracing"
-
-
-def write(name, text):
-    with open(f"{TRACING}/{name}", "w", encoding="ascii") as f:
-        f.write(text)
 
 
 def traffic(lab, exchanges=100):
@@ -52,15 +46,15 @@ def output_of(script, work):
 @case
 def events(lab):
     """A start and, that much later, an expiry"""
-    write("events/tcp/tcp_timer_start/enable", "1")
-    write("events/tcp/tcp_timer_expire/enable", "1")
+    tracing("events/tcp/tcp_timer_start/enable", "1")
+    tracing("events/tcp/tcp_timer_expire/enable", "1")
     try:
         lab.sysctl("a", tcp_rto_min=20000, tcp_early_retrans=0)
         with lab.connect() as c:
             port = c.a.getsockname()[1]
             c.lose_one(lab.capture(), 300_000)
     finally:
-        write("events/enable", "0")
+        tracing("events/enable", "0")
     with open(f"{TRACING}/trace", encoding="ascii") as f:
         lines = [line for line in f if f"sport={port} " in line]
     kinds = {(event, kind) for line in lines for event, kind in re.findall(r"(tcp_timer_\w+): .*kind=(\w+)", line)}
