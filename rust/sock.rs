@@ -88,11 +88,10 @@ impl LockedSock {
     /// Returns the longest delay of an ACK in us that is set for this socket.
     #[inline]
     pub(crate) fn delack_max_us(&self) -> u32 {
-        let icsk = self.icsk();
         // SAFETY: By the type's invariant. `setsockopt()` may write them without the lock.
         unsafe {
-            match addr_of!((*icsk).icsk_delack_max_us).read_volatile() {
-                0 => ticks_to_us(addr_of!((*icsk).icsk_delack_max).read_volatile()),
+            match addr_of!((*self.tcp()).delack_max_us).read_volatile() {
+                0 => ticks_to_us(addr_of!((*self.icsk()).icsk_delack_max).read_volatile()),
                 us => us,
             }
         }
@@ -206,7 +205,7 @@ impl LockedSock {
     pub(crate) fn rto_min_setting(&self) -> u32 {
         // SAFETY: By the type's invariant. Both may be written without the lock.
         unsafe {
-            match addr_of!((*self.icsk()).icsk_rto_min_us).read_volatile() {
+            match addr_of!((*self.tcp()).rto_min_us).read_volatile() {
                 0 => addr_of!((*self.net().as_ptr()).ipv4.sysctl_tcp_rto_min_us).read_volatile()
                     as u32,
                 us => us,

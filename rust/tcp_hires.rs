@@ -69,15 +69,15 @@ pub(crate) trait Backend: 'static {
     /// What is kept beside a socket's timers.
     type Data: Send + Sync + 'static;
 
-    /// Runs the retransmit timer for `event`, `delay` ns after `now`, which is a moment ago.
-    /// Returns false where the wheel shall do it.
+    /// Runs the retransmit timer for `event`, `delay` ns after `now`, which is a moment ago, or
+    /// later. Returns the ns from `now` to the deadline; none where the wheel shall do it.
     fn start(
         sk: &mut LockedSock,
         timer: Option<ArcBorrow<'_, TimerOf<Self>>>,
         event: Event,
         now: u64,
         delay: u64,
-    ) -> bool;
+    ) -> Option<u64>;
 
     /// A segment with data has arrived, and an ACK is scheduled.
     fn data_received(sk: &mut LockedSock, timer: ArcBorrow<'_, TimerOf<Self>>);
@@ -143,8 +143,8 @@ pub(crate) fn detach<B: Backend>(sk: &mut LockedSock, timer: &TimerOf<B>) -> boo
 ///
 /// `sk` must point to a full TCP socket.
 unsafe fn slot(sk: *mut bindings::sock) -> *mut *mut c_void {
-    // SAFETY: By the caller's promise. CAST: See `LockedSock::icsk()`.
-    unsafe { addr_of_mut!((*sk.cast::<bindings::inet_connection_sock>()).icsk_hires) }
+    // SAFETY: By the caller's promise. CAST: See `LockedSock::tcp()`.
+    unsafe { addr_of_mut!((*sk.cast::<bindings::tcp_sock>()).hires) }
 }
 
 /// Returns the socket's timers.
@@ -174,13 +174,13 @@ impl<B: Backend> Table<B> {
         what: c_int,
         now_ns: u64,
         delay_ns: u64,
-    ) -> bool {
+    ) -> i64 {
         let event = match what as u32 {
             bindings::ICSK_TIME_RETRANS => Event::Timeout,
             _ => Event::Other,
         };
         // SAFETY: See `Table`.
-        unsafe {
+        let wait = unsafe {
             B::start(
                 LockedSock::from_raw(sk),
                 timer::<B>(sk),
@@ -188,7 +188,8 @@ impl<B: Backend> Table<B> {
                 now_ns,
                 delay_ns,
             )
-        }
+        };
+        wait.map_or(-1, |ns| i64::try_from(ns).unwrap_or(i64::MAX))
     }
 
     /// [`Backend::data_received`].

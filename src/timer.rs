@@ -254,14 +254,14 @@ impl Backend for HiresTimers {
         event: Event,
         now: u64,
         delay: u64,
-    ) -> bool {
+    ) -> Option<u64> {
         if LEAVING.load(Relaxed) != 0 || deadline::is_for_wheel(delay) {
             if let Some(timer) = timer {
                 // The queued timer, if any, will find nothing to do.
                 timer.data().xmit.store(0, Relaxed);
                 timer.data().net.stats.count(Counter::Wheel);
             }
-            return false;
+            return None;
         }
         let set = |timer: &Timer| {
             let delay = match (event, timer.data().net.rto_jitter()) {
@@ -269,8 +269,9 @@ impl Backend for HiresTimers {
                 (Event::Timeout, percent) => jitter::stretched(delay, percent, random::u32()),
             };
             set(timer, Which::Xmit, now.saturating_add(delay));
+            delay
         };
-        with_timer(sk, timer, set).is_some()
+        with_timer(sk, timer, set)
     }
 
     fn data_received(sk: &mut LockedSock, timer: ArcBorrow<'_, Timer>) {

@@ -8,8 +8,8 @@
 //!
 //! The kernel keeps its own timeout in ticks beside that, and it is the kernel that backs it off.
 //! Both tell the same story unless the kernel chose a longer one for a reason that the estimate
-//! does not show: a handshake without a sample, or a round-trip time remembered from earlier
-//! connections.
+//! does not show, a handshake without a sample, or a round-trip time remembered from earlier
+//! connections; or any other one before the first sample, because BPF told it to.
 
 /// The most timeouts in a row that may be left undoubled: as many as the kernel leaves to thin
 /// streams (`TCP_THIN_LINEAR_RETRIES`).
@@ -69,7 +69,8 @@ pub fn timeout_us(i: &Inputs) -> u32 {
     };
     // The kernel rounds its own up to a tick, and then doubles it.
     let kernel_base = i.kernel_us.checked_shr(i.backoff.into()).unwrap_or(0);
-    let us = if kernel_base > base.saturating_add(i.tick_us) {
+    let is_longer = kernel_base > base.saturating_add(i.tick_us);
+    let us = if is_longer || (i.srtt_us8 == 0 && kernel_base < base) {
         i.kernel_us
     } else {
         let linear = if base < LINEAR_BELOW_US { linear } else { 0 };

@@ -51,7 +51,7 @@ fn timeout_us__rfc6298_2_3_later_samples() {
 }
 
 /// RFC 6298, 2.1 and 5.7: before the first sample the timeout is the initial one, to the
-/// microsecond; or longer, if the kernel has a reason.
+/// microsecond; or what the kernel has, if that is not the same in ticks.
 #[test]
 fn timeout_us__rfc6298_2_1_no_sample() {
     for (init_us, backoff, kernel_us, want) in [
@@ -61,9 +61,12 @@ fn timeout_us__rfc6298_2_1_no_sample() {
         (1500, 0, 2000, 1500),
         (1500, 3, 16_000, 12_000),
         (1500, 0, 6000, 6000),
-        // set while a SYN waits
+        // by BPF, or set while a SYN waits
         (1500, 0, 1_000_000, 1_000_000),
-        (1_000_000, 0, 2000, 1_000_000),
+        (1_000_000, 0, 2000, 2000),
+        (1_000_000, 3, 16_000, 16_000),
+        // at the maximum
+        (1_000_000, 7, MAX_US, MAX_US),
     ] {
         let i = Inputs {
             srtt_us8: 0,
@@ -98,7 +101,6 @@ fn timeout_us__linux_floor_is_in_the_variance() {
         (30_000, 200_000, 230_000),
         (50, 200, 250),
         (50, 20, 70),
-        (0, 20, 1_000_000), // less than 1/8 us: no sample
     ] {
         assert_eq!(timeout_us(&inputs(srtt, rttvar, 0)), want);
     }
@@ -326,7 +328,7 @@ fn naive_timeout(i: &Inputs) -> u128 {
     };
     let kernel_base = u128::from(i.kernel_us) >> i.backoff.min(127);
     let explained = (base + u128::from(i.tick_us)).min(u32::MAX.into());
-    let us = if kernel_base > explained {
+    let us = if kernel_base > explained || (i.srtt_us8 == 0 && kernel_base < base) {
         u128::from(i.kernel_us)
     } else if base < 200_000 && i.backoff > linear {
         doubled(base, i.backoff - linear, i.max_us)

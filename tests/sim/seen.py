@@ -40,7 +40,7 @@ class Seen:
         kind, left = row[5].split(":")
         self.proc_timer, self.proc_left, self.proc_retries = int(kind, 16), int(left, 16) * CLOCK, int(row[6], 16)
         self.proc_probes = int(row[8])
-        self.proc_rto, self.proc_ato = int(row[12]) * CLOCK, int(row[13]) * CLOCK
+        self.proc_rto = int(row[12]) * CLOCK
 
     def value(self, name):
         """One of ss' values in ms"""
@@ -185,13 +185,6 @@ def delayed_ack(lab, us):
         seen.check("unknown", 0, ack - lab.rtt_us)
         near("tcpi_ato", ato, us, 1)
         near("ss: ato", seen.value("ato"), ato, 1)
-
-
-@case(500, 30_000)
-def delayed_ack__ato_in_proc(lab, us):
-    lab.sysctl("b", tcp_delack_min=us)
-    with lab.connect() as c:
-        within("/proc/net/tcp: ato", Seen(lab, "b", c.b).proc_ato, us - CLOCK, us + TICK)
 
 
 @case
