@@ -57,9 +57,16 @@ def lives(lab, port, expected):
     return (time.monotonic() - start) * 10**6
 
 
+def connect(lab):
+    """A connection of which a can write all that a case does, though nobody acknowledges it"""
+    c = lab.connect()
+    c.a.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
+    return c
+
+
 def orphan(lab, segments=1):
     """a closes, and loses its peer before that has all. Returns its port"""
-    c = lab.connect()
+    c = connect(lab)
     port = c.a.getsockname()[1]
     c.lose()
     c.send(segments)
@@ -171,7 +178,7 @@ def orphan__unsent_data(lab, rto_min):
 def orphan__peer_comes_back(lab, rto_min):
     """All that was written arrives, and the end of it"""
     settings(lab, rto_min)
-    c = lab.connect()
+    c = connect(lab)
     port = c.a.getsockname()[1]
     run("tc", "-n", "b", "qdisc", "replace", "dev", "e0", "root", "netem", "loss", "100%")
     c.send(100)
