@@ -303,6 +303,13 @@ class Connection:
         for _ in range(segments):
             self.a.sendall(b"x" * SEGMENT)
 
+    def fill(self):
+        """Send until b's window is closed and nothing more fits into the queue"""
+        self.a.setblocking(False)
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                self.send()
+
     def receive(self, segments=1):
         left = segments * SEGMENT
         while left:

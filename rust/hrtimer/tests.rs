@@ -143,6 +143,13 @@ fn count<C: ClockSource, X: Context>(
     }
 }
 
+/// An idle timer that counts its expiries, and where.
+fn counting(
+    log: &Arc<Log>,
+) -> Result<TimedAct<OneShot, impl Fn(HrTimerContext<'_, OneShot>) + Send + Sync + 'static>> {
+    timed(count(log))
+}
+
 /// A callback that is [`Log::busy`].
 fn busy<X: Context>(
     log: &Arc<Log>,
@@ -229,7 +236,7 @@ mod cases {
     #[test]
     fn try_cancel__idle_then_queued() -> Result {
         let log = Log::new()?;
-        let timed = timed::<OneShot, _>(count(&log))?;
+        let timed = counting(&log)?;
         let timer = timed.timer::<0>();
         assert_eq!(timer.try_cancel(), Ok(false));
         timer.start(At(now() + period()), Cpu::This);
@@ -269,7 +276,7 @@ mod cases {
     #[test]
     fn cancel__idle_then_queued() -> Result {
         let log = Log::new()?;
-        let timed = timed::<OneShot, _>(count(&log))?;
+        let timed = counting(&log)?;
         let timer = timed.timer::<0>();
         assert!(!timer.cancel());
         timer.start(At(now() + period()), Cpu::This);
@@ -332,7 +339,7 @@ mod cases {
     #[test]
     fn drop__cancels() -> Result {
         let log = Log::new()?;
-        let timed = timed::<OneShot, _>(count(&log))?;
+        let timed = counting(&log)?;
         timed.timer::<0>().start(At(now() + period()), Cpu::This);
         drop(timed);
         sleep_for_periods();
@@ -344,7 +351,7 @@ mod cases {
     fn start__absolute_expires_once_not_before() -> Result {
         for cpu in [Cpu::This, Cpu::Any] {
             let log = Log::new()?;
-            let timed = timed::<OneShot, _>(count(&log))?;
+            let timed = counting(&log)?;
             let due = now() + period();
             timed.timer::<0>().start(At(due), cpu);
             assert_eq!(timed.timer::<0>().expires(), due);
@@ -359,7 +366,7 @@ mod cases {
     #[test]
     fn start__relative_expires_once_not_before() -> Result {
         let log = Log::new()?;
-        let timed = timed::<OneShot, _>(count(&log))?;
+        let timed = counting(&log)?;
         let timer = timed.timer::<0>();
         let before = now();
         timer.start(Delta::from_nanos(period() as i64), Cpu::This);
@@ -375,7 +382,7 @@ mod cases {
     #[test]
     fn start__instant_is_absolute() -> Result {
         let log = Log::new()?;
-        let timed = timed::<OneShot, _>(count(&log))?;
+        let timed = counting(&log)?;
         let due = Instant::now() + Delta::from_nanos(period() as i64);
         timed.timer::<0>().start(due, Cpu::This);
         assert!(log.wait(1));
@@ -390,7 +397,7 @@ mod cases {
     #[test]
     fn start__past_expires_at_once() -> Result {
         let log = Log::new()?;
-        let timed = timed::<OneShot, _>(count(&log))?;
+        let timed = counting(&log)?;
         timed.timer::<0>().start(At(0), Cpu::This);
         assert!(log.wait(1));
         timed.timer::<0>().start(Delta::from_secs(-60), Cpu::This);
@@ -401,7 +408,7 @@ mod cases {
     #[test]
     fn start__moves_queued_timer() -> Result {
         let log = Log::new()?;
-        let timed = timed::<OneShot, _>(count(&log))?;
+        let timed = counting(&log)?;
         let timer = timed.timer::<0>();
         let later = now() + MINUTE;
         timer.start(At(later), Cpu::This);
@@ -539,7 +546,7 @@ mod cases {
     #[test]
     fn remaining__until_the_latest() -> Result {
         let log = Log::new()?;
-        let timed = timed::<OneShot, _>(count(&log))?;
+        let timed = counting(&log)?;
         let timer = timed.timer::<0>();
         let due = now() + MINUTE;
         timer.start_range(At(due), Delta::from_nanos(MINUTE as i64), Cpu::This);

@@ -4,7 +4,6 @@
 """What users see: timeouts, and the time to the next expiry, in ss (which asks inet_diag), tcp_info
 and /proc/net/tcp; and the kernel's counters against what is on the wire."""
 
-import contextlib
 import os
 import random
 import re
@@ -155,10 +154,7 @@ def zero_window_probe(lab, rto_min):
     lab.sysctl("a", tcp_rto_min=rto_min, tcp_early_retrans=0)
     lab.sysctl("b", tcp_rmem="4096 4096 4096")
     with lab.connect() as c:
-        c.a.setblocking(False)
-        with contextlib.suppress(BlockingIOError):
-            while True:
-                c.send()
+        c.fill()
         sleep_us(1_000_000)
         seen = Seen(lab, "a", c.a)
         probes = c.a.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 104)[3]

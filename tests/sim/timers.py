@@ -122,18 +122,13 @@ def backoff__taken_back(lab, rto_min):
     """RFC 6069: if the destination is unreachable, the last doubling was for nothing. The timeout
     still counts from the last retransmission"""
     settings(lab, rto_min)
-    wire = lab.capture()
+    wire, seen = lab.capture(), lab.capture()
     with lab.connect() as c:
         rto = c.info()[0]
-        c.lose()
-        wire.segments()
-        c.send()
-        sleep_us(3.5 * rto)
-        sent = wire.segments()
-        near("transmissions", len(sent), 3, 0)
-        say_unreachable(lab, c, sent[0][1])
-        sleep_us(2 * rto)
-        near("next retransmission", wire.segments()[0][0] - sent[-1][0], 2 * rto)
+        gaps = c.lose_one(wire, 3.5 * rto, lambda: say_unreachable(lab, c, seen.segments()[-1][1]), 2 * rto)
+    near("retransmissions", len(gaps), 3, 0)
+    for n, (gap, want) in enumerate(zip(gaps, (rto, 2 * rto, 2 * rto))):
+        near(f"retransmission {n + 1}", gap, want)
 
 
 @case(1, 3, 6)

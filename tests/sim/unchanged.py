@@ -6,7 +6,6 @@
 without it, but for the rounding of the timer wheel (up to 1/8 and some ticks).
 """
 
-import contextlib
 import errno
 import os
 import select
@@ -70,10 +69,7 @@ def zero_window_probe(lab, rto_min):
     lab.sysctl("a", tcp_rto_min_us=rto_min, tcp_early_retrans=0)
     lab.sysctl("b", tcp_rmem="4096 4096 4096")
     with lab.connect() as c:
-        c.a.setblocking(False)
-        with contextlib.suppress(BlockingIOError):
-            while True:
-                c.send()
+        c.fill()
         sleep_us(1_000_000)
         wire = lab.capture(empty=True)
         sleep_us(60_000_000)
