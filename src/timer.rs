@@ -197,6 +197,7 @@ pub(crate) fn leave() {
 }
 
 /// Gives the socket timers, if there is memory for them.
+#[cold]
 fn attach(sk: &mut LockedSock) -> Option<Arc<Timer>> {
     // Of a closed socket nobody would take it back.
     if sk.is_closed() || is_leaving() {
@@ -241,10 +242,15 @@ fn with_timer<R>(
     timer: Option<LockedTimer<'_>>,
     f: impl FnOnce(&LockedSock, LockedTimer<'_>) -> R,
 ) -> Option<R> {
-    match timer {
-        Some(timer) => Some(f(sk, timer)),
-        None => attach(sk)?.locked(sk).map(|timer| f(sk, timer)),
-    }
+    let attached;
+    let timer = match timer {
+        Some(timer) => timer,
+        None => {
+            attached = attach(sk)?;
+            attached.locked(sk)?
+        }
+    };
+    Some(f(sk, timer))
 }
 
 /// Sets the deadline `delay` after `now`, both in ns, and sees to it that the timer expires then, or
@@ -271,6 +277,7 @@ pub(crate) struct HiresTimers;
 impl Backend for HiresTimers {
     type Data = Data;
 
+    #[inline]
     fn start(
         sk: &mut LockedSock,
         timer: Option<LockedTimer<'_>>,
@@ -300,6 +307,7 @@ impl Backend for HiresTimers {
         })
     }
 
+    #[inline]
     fn data_received(sk: &mut LockedSock, timer: LockedTimer<'_>) {
         let data = timer.data();
         let now = sk.clock_ns();
@@ -316,6 +324,7 @@ impl Backend for HiresTimers {
         data.ato.set(ato);
     }
 
+    #[inline]
     fn delay_ack(sk: &mut LockedSock, timer: Option<LockedTimer<'_>>) -> Ack {
         let ack = with_timer(sk, timer, |sk, timer| {
             let data = timer.data();
@@ -400,11 +409,14 @@ impl Backend for HiresTimers {
             .map_or(rto::DEFAULT_INIT_US, |net| net.rto_init_us())
     }
 
+    #[inline]
     fn rto(sk: &mut LockedSock, timer: Option<LockedTimer<'_>>) -> u32 {
         let backoff = sk.backoff();
         let mut linear = 0;
         if let Some(timer) = timer {
-            follow_rto_min(sk, timer.data());
+            if timer.data().rto_min.get() != sk.rto_min_setting() {
+                follow_rto_min(sk, timer.data());
+            }
             if backoff != 0 {
                 linear = timer.data().net.linear_timeouts();
             }
@@ -438,11 +450,12 @@ fn longest_ack_wait_us(sk: &LockedSock) -> u32 {
 }
 
 /// Makes the socket's variance term follow a change of the minimal timeout.
+#[cold]
 fn follow_rto_min(sk: &mut LockedSock, data: &Data) {
-    let old = data.rto_min.get();
-    if sk.rto_min_setting() == old || sk.srtt_us8() == 0 {
+    if sk.srtt_us8() == 0 {
         return;
     }
+    let old = data.rto_min.get();
     // It may be a route's, or the module's floor.
     let new = sk.rto_min_us();
     data.rto_min.set(new);
