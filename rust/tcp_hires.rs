@@ -8,7 +8,6 @@ use super::{
     pernet::Net,
     sock::LockedSock,
     sock_timer::{
-        Locked,
         SockTimer,
         Which, //
     },
@@ -23,16 +22,13 @@ use kernel::{
     list::ListArc,
     prelude::*,
     sync::{
-        rcu,
-        Arc, //
+        Arc,
+        ArcBorrow, //
     },
 };
 
 /// The timers of a socket in the hands of a [`Backend`].
 pub(crate) type TimerOf<B> = SockTimer<<B as Backend>::Data>;
-
-/// Those of a socket that is locked.
-pub(crate) type LockedTimerOf<'a, B> = Locked<'a, <B as Backend>::Data>;
 
 /// What the retransmit timer runs for (`ICSK_TIME_*`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,7 +39,7 @@ pub(crate) enum Event {
     Other,
 }
 
-/// What a module knows of a socket's deadline.
+/// What a module knows of a socket's deadline (`enum tcp_hires_state`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum State {
     /// Nothing: the timer wheel serves the pending event.
@@ -67,39 +63,39 @@ pub(crate) enum Ack {
 
 /// Operations that serve the timers (`struct tcp_hires_ops`).
 ///
-/// `timer` is what [`attach`] gave to the socket, which is locked. None of them may sleep. They run
-/// in softirq, or in a task that may be preempted.
-pub(crate) trait Backend: Sized + 'static {
+/// `timer` is what [`attach`] gave to the socket. None of them may sleep; all but a
+/// [`Backend::stop`] with `sync` have the socket locked.
+pub(crate) trait Backend: 'static {
     /// What is kept beside a socket's timers.
-    type Data: Send + 'static;
+    type Data: Send + Sync + 'static;
 
     /// Runs the retransmit timer for `event`, `delay` ns after `now`, which is a moment ago, or
     /// later. Returns the ns from `now` to the deadline; none where the wheel shall do it.
     fn start(
         sk: &mut LockedSock,
-        timer: Option<LockedTimerOf<'_, Self>>,
+        timer: Option<ArcBorrow<'_, TimerOf<Self>>>,
         event: Event,
         now: u64,
         delay: u64,
     ) -> Option<u64>;
 
     /// A segment with data has arrived, and an ACK is scheduled.
-    fn data_received(sk: &mut LockedSock, timer: LockedTimerOf<'_, Self>);
+    fn data_received(sk: &mut LockedSock, timer: ArcBorrow<'_, TimerOf<Self>>);
 
     /// Runs the timer of a delayed ACK.
-    fn delay_ack(sk: &mut LockedSock, timer: Option<LockedTimerOf<'_, Self>>) -> Ack;
+    fn delay_ack(sk: &mut LockedSock, timer: Option<ArcBorrow<'_, TimerOf<Self>>>) -> Ack;
 
     /// Returns how long an ACK is delayed, in us.
-    fn ato(sk: &mut LockedSock, timer: Option<LockedTimerOf<'_, Self>>) -> u32;
+    fn ato(sk: &mut LockedSock, timer: Option<ArcBorrow<'_, TimerOf<Self>>>) -> u32;
 
     /// Compares the deadline with the clock, and arms the timer for what is left.
-    fn check(sk: &mut LockedSock, timer: LockedTimerOf<'_, Self>, which: Which) -> State;
+    fn check(sk: &mut LockedSock, timer: ArcBorrow<'_, TimerOf<Self>>, which: Which) -> State;
 
-    /// Forgets both deadlines, and cancels the timers unless their callbacks are running.
-    fn stop(timer: LockedTimerOf<'_, Self>);
+    /// Forgets both deadlines; with `sync`, waits for the callbacks.
+    fn stop(timer: ArcBorrow<'_, TimerOf<Self>>, sync: bool);
 
     /// The socket is closed for good. `timer` is not armed, or about to find the socket closed.
-    fn release(timer: &TimerOf<Self>);
+    fn release(timer: &Arc<TimerOf<Self>>);
 
     /// Returns the round-trip time in us to believe in where time stamps in ms say `rtt` us.
     fn coarse_rtt(sk: &mut LockedSock, rtt: u32) -> u32;
@@ -108,7 +104,7 @@ pub(crate) trait Backend: Sized + 'static {
     fn rto_init(net: &Net) -> u32;
 
     /// Returns the retransmission timeout in us, backed off.
-    fn rto(sk: &mut LockedSock, timer: Option<LockedTimerOf<'_, Self>>) -> u32;
+    fn rto(sk: &mut LockedSock, timer: Option<ArcBorrow<'_, TimerOf<Self>>>) -> u32;
 }
 
 /// Allocates the timers for a socket that has none, and gives them to the socket. Does not sleep.
@@ -155,31 +151,16 @@ unsafe fn slot(sk: *mut bindings::sock) -> *mut *mut c_void {
 ///
 /// # Safety
 ///
-/// `sk` must point to a full TCP socket. During `'a` it must be locked, or an RCU read-side
-/// critical section last.
-#[inline]
-unsafe fn timer<'a, B: Backend>(sk: *mut bindings::sock) -> Option<&'a TimerOf<B>> {
-    // SAFETY: By the caller's promise. It is null or comes from `attach()`. `detach()` takes it away
-    // under the socket's lock, and drops it only after a grace period.
-    unsafe {
-        let timer: *const TimerOf<B> = slot(sk).read_volatile().cast_const().cast();
-        timer.as_ref()
-    }
-}
-
-/// Returns the timers of a socket that is locked.
-///
-/// # Safety
-///
-/// `sk` must point to a full TCP socket that the current context has locked during `'a`.
-#[inline]
-unsafe fn locked<'a, B: Backend>(sk: *mut bindings::sock) -> Option<LockedTimerOf<'a, B>> {
+/// `sk` must point to a full TCP socket, and an RCU read-side critical section last for `'a`.
+unsafe fn timer<'a, B: Backend>(sk: *mut bindings::sock) -> Option<ArcBorrow<'a, TimerOf<B>>> {
     // SAFETY: By the caller's promise.
-    unsafe { timer::<B>(sk).map(|timer| Locked::new(timer)) }
+    let timer: *const TimerOf<B> = unsafe { slot(sk).read_volatile() }.cast_const().cast();
+    // SAFETY: It is null or comes from `attach()`, and is dropped only after a grace period.
+    (!timer.is_null()).then(|| unsafe { ArcBorrow::from_raw(timer) })
 }
 
-/// The C functions of a backend. C calls them with a full TCP socket that is locked, unless they
-/// say something else, and takes 0 for what is left to itself.
+/// The C functions of a backend. C calls them within RCU read-side critical sections, with a
+/// full TCP socket that is locked where [`Backend`] says so.
 struct Table<B>(PhantomData<B>);
 
 impl<B: Backend> Table<B> {
@@ -193,7 +174,7 @@ impl<B: Backend> Table<B> {
         what: c_int,
         now_ns: u64,
         delay_ns: u64,
-    ) -> u64 {
+    ) -> i64 {
         let event = match what as u32 {
             bindings::ICSK_TIME_RETRANS => Event::Timeout,
             _ => Event::Other,
@@ -202,13 +183,13 @@ impl<B: Backend> Table<B> {
         let wait = unsafe {
             B::start(
                 LockedSock::from_raw(sk),
-                locked::<B>(sk),
+                timer::<B>(sk),
                 event,
                 now_ns,
                 delay_ns,
             )
         };
-        wait.map_or(0, |ns| ns.max(1))
+        wait.map_or(-1, |ns| i64::try_from(ns).unwrap_or(i64::MAX))
     }
 
     /// [`Backend::data_received`].
@@ -219,7 +200,7 @@ impl<B: Backend> Table<B> {
     unsafe extern "C" fn data_recv(sk: *mut bindings::sock) {
         // SAFETY: See `Table`.
         unsafe {
-            if let Some(timer) = locked::<B>(sk) {
+            if let Some(timer) = timer::<B>(sk) {
                 B::data_received(LockedSock::from_raw(sk), timer);
             }
         }
@@ -232,10 +213,10 @@ impl<B: Backend> Table<B> {
     /// See [`Table`].
     unsafe extern "C" fn delay_ack(sk: *mut bindings::sock) -> i64 {
         // SAFETY: See `Table`.
-        match unsafe { B::delay_ack(LockedSock::from_raw(sk), locked::<B>(sk)) } {
-            Ack::Wheel => 0,
-            Ack::Now => -1,
-            Ack::In(ns) => i64::try_from(ns).unwrap_or(i64::MAX).max(1),
+        match unsafe { B::delay_ack(LockedSock::from_raw(sk), timer::<B>(sk)) } {
+            Ack::Wheel => -1,
+            Ack::Now => 0,
+            Ack::In(ns) => i64::try_from(ns).unwrap_or(i64::MAX),
         }
     }
 
@@ -246,51 +227,50 @@ impl<B: Backend> Table<B> {
     /// See [`Table`].
     unsafe extern "C" fn ato(sk: *mut bindings::sock) -> u32 {
         // SAFETY: See `Table`.
-        unsafe { B::ato(LockedSock::from_raw(sk), locked::<B>(sk)) }
+        unsafe { B::ato(LockedSock::from_raw(sk), timer::<B>(sk)) }
     }
 
     /// [`Backend::check`].
     ///
     /// # Safety
     ///
-    /// See [`Table`].
-    unsafe extern "C" fn check(sk: *mut bindings::sock, what: c_int) -> i64 {
+    /// See [`Table`]; `late_ns` must be valid for writes.
+    unsafe extern "C" fn check(
+        sk: *mut bindings::sock,
+        what: c_int,
+        late_ns: *mut u64,
+    ) -> bindings::tcp_hires_state {
         let which = match what as u32 {
             bindings::ICSK_TIME_DACK => Which::DelAck,
             _ => Which::Xmit,
         };
         // SAFETY: See `Table`.
         let state = unsafe {
-            match locked::<B>(sk) {
+            match timer::<B>(sk) {
                 Some(timer) => B::check(LockedSock::from_raw(sk), timer, which),
                 None => State::None,
             }
         };
         match state {
-            State::None => 0,
-            State::Early => -1,
-            State::Due(late) => i64::try_from(late).unwrap_or(i64::MAX).max(1),
+            State::None => bindings::tcp_hires_state_TCP_HIRES_NONE,
+            State::Early => bindings::tcp_hires_state_TCP_HIRES_EARLY,
+            State::Due(late) => {
+                // SAFETY: By the caller's promise.
+                unsafe { late_ns.write(late) };
+                bindings::tcp_hires_state_TCP_HIRES_DUE
+            }
         }
     }
 
-    /// [`Backend::stop`]; with `sync`, waits for the callbacks.
+    /// [`Backend::stop`].
     ///
     /// # Safety
     ///
-    /// See [`Table`]. With `sync`, no event is pending any more, but the socket is not locked.
+    /// See [`Table`].
     unsafe extern "C" fn stop(sk: *mut bindings::sock, sync: bool) {
-        if !sync {
-            // SAFETY: See `Table`.
-            if let Some(timer) = unsafe { locked::<B>(sk) } {
-                B::stop(timer);
-            }
-            return;
-        }
-        let _rcu = rcu::read_lock();
-        // SAFETY: See `Table`. We are within an RCU read-side critical section.
+        // SAFETY: See `Table`.
         if let Some(timer) = unsafe { timer::<B>(sk) } {
-            timer.disarm_sync(Which::Xmit);
-            timer.disarm_sync(Which::DelAck);
+            B::stop(timer, sync);
         }
     }
 
@@ -302,9 +282,9 @@ impl<B: Backend> Table<B> {
     unsafe extern "C" fn release(sk: *mut bindings::sock) {
         // SAFETY: See `Table`.
         if let Some(timer) = unsafe { timer::<B>(sk) } {
-            B::release(timer);
+            B::release(&timer.into());
             // SAFETY: See `Table`.
-            detach::<B>(unsafe { LockedSock::from_raw(sk) }, timer);
+            detach::<B>(unsafe { LockedSock::from_raw(sk) }, &timer);
         }
     }
 
@@ -335,12 +315,11 @@ impl<B: Backend> Table<B> {
     /// See [`Table`].
     unsafe extern "C" fn rto(sk: *mut bindings::sock) -> u32 {
         // SAFETY: See `Table`.
-        unsafe { B::rto(LockedSock::from_raw(sk), locked::<B>(sk)) }
+        unsafe { B::rto(LockedSock::from_raw(sk), timer::<B>(sk)) }
     }
 }
 
-/// Proof that a [`Backend`] serves the timers of all TCP sockets. Ends that when dropped, and waits
-/// for the memory of the timers.
+/// Proof that a [`Backend`] serves the timers of all TCP sockets. Ends that when dropped.
 ///
 /// Before that, the owner must have detached all its timers, and take no new ones.
 pub(crate) struct Registration(());
@@ -377,8 +356,6 @@ impl Registration {
 impl Drop for Registration {
     fn drop(&mut self) {
         // SAFETY: `new()` has registered.
-        unsafe { bindings::tcp_hires_unregister() };
-        // RCU drops timers by code of the backend.
-        rcu::rcu_barrier();
+        unsafe { bindings::tcp_hires_unregister() }
     }
 }

@@ -48,14 +48,13 @@ pub fn after_expiry_us(ato: u32, interactive: bool, base: u32, rto: u32) -> u32 
 /// Returns how long an ACK is to wait in us, by the prediction `ato` and the round trip `srtt` (0:
 /// not known). As `tcp_send_delayed_ack()` has it.
 ///
-/// `interactive`: data is expected that it can travel with, or no more segments are; asked only where
-/// it matters.
+/// `interactive`: data is expected that it can travel with, or no more segments are.
 #[inline]
-pub fn delay_us(ato: u32, base: u32, interactive: impl FnOnce() -> bool, srtt: u32) -> u32 {
+pub fn delay_us(ato: u32, base: u32, interactive: bool, srtt: u32) -> u32 {
     if ato <= base {
         return ato;
     }
-    let max = if interactive() {
+    let max = if interactive {
         INTERACTIVE_MAX_US
     } else {
         MAX_US

@@ -85,7 +85,7 @@ fn delay_us__table() {
         (400, 100, false, 300, 300),
     ] {
         assert_eq!(
-            delay_us(ato, base, || interactive, srtt),
+            delay_us(ato, base, interactive, srtt),
             want,
             "{ato} {base} {srtt}"
         );
@@ -133,7 +133,7 @@ proptest! {
             };
             prop_assert!(ato <= INTERACTIVE_MAX_US.max(base));
             prop_assert!(ato >= (base / 2).min(rto));
-            prop_assert!(delay_us(ato, base, || interactive, gap) <= ato);
+            prop_assert!(delay_us(ato, base, interactive, gap) <= ato);
         }
     }
 
