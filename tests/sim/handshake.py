@@ -11,7 +11,8 @@ import sys
 import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.realpath(__file__)), ".."))
-from lab import ADDRESS, LOST, case, insmod, main, near, rmmod, set_tos, sleep_us, within  # noqa: E402
+from lab import (ADDRESS, LOST, case, insmod, main, near, rmmod, run, set_tos,  # noqa: E402
+                 sleep_us, within)
 
 
 def check(what, us, want):
@@ -124,9 +125,11 @@ def syn_ack__load_and_unload_while_it_waits(lab):
 
 @case(5000, 1_000_000)
 def syn_ack__deferred(lab, us):
-    """TCP_DEFER_ACCEPT waits for data as long as it was told to"""
+    """TCP_DEFER_ACCEPT waits for data as long as it was told to, also when the ACK of the SYN-ACK comes
+    after that has timed out a few times"""
     lab.sysctl("b", tcp_rto_init=us)
     lab.meet()
+    run("tc", "-n", "a", "qdisc", "replace", "dev", "e0", "root", "netem", "delay", "100ms")
     with listening(lab) as listener:
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, 3)
         start = time.monotonic()
