@@ -325,8 +325,8 @@ impl<M: HrTimerMode> HrTimer<M> {
     /// Returns whether the timer is queued, which another CPU may change at any time.
     #[inline]
     pub(crate) fn is_queued(&self) -> bool {
-        // SAFETY: By the type's invariant. It is one lockless read.
-        unsafe { bindings::hrtimer_is_queued(self.inner.get()) }
+        // SAFETY: By the type's invariant. As `hrtimer_is_queued()` does, which is inline.
+        unsafe { addr_of!((*self.inner.get()).is_queued).read_volatile() }
     }
 
     /// Returns when the timer expires, or expired last, in ns of its clock. With slack it may be

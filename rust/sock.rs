@@ -65,8 +65,15 @@ impl LockedSock {
     /// Returns the network namespace of the socket.
     #[inline]
     pub(crate) fn net(&self) -> &Net {
-        // SAFETY: By the type's invariant. A socket has a namespace, and keeps it.
-        unsafe { Net::from_raw(bindings::sock_net(self.as_ptr())) }
+        // SAFETY: By the type's invariant. A socket has a namespace, and keeps it. (`sock_net()` is
+        // inline.)
+        unsafe {
+            #[cfg(CONFIG_NET_NS)]
+            let net = (*self.as_ptr()).__sk_common.skc_net.net;
+            #[cfg(not(CONFIG_NET_NS))]
+            let net = addr_of!(bindings::init_net);
+            Net::from_raw(net)
+        }
     }
 
     /// Returns whether the socket is closed: no event can be pending.
@@ -95,12 +102,6 @@ impl LockedSock {
                 us => us,
             }
         }
-    }
-
-    /// Returns the kernel's own prediction of a good delay for ACKs in ticks.
-    pub(crate) fn ato_ticks(&self) -> u32 {
-        // SAFETY: By the type's invariant.
-        unsafe { (*self.icsk()).icsk_ack.ato() }
     }
 
     /// Returns whether the next segments with data are acknowledged at once, as after a loss.

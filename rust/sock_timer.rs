@@ -27,9 +27,12 @@ use super::{
         SockRef, //
     },
 };
-use core::ptr::{
-    null_mut,
-    NonNull, //
+use core::{
+    ops::Deref,
+    ptr::{
+        null_mut,
+        NonNull, //
+    }, //
 };
 use kernel::{
     bindings,
@@ -48,7 +51,10 @@ use kernel::{
         rcu,
         Arc, //
     },
-    types::Opaque, //
+    types::{
+        NotThreadSafe,
+        Opaque, //
+    },
 };
 
 /// One of the timers of a socket.
@@ -109,7 +115,7 @@ impl HrTimerCallback<2> for Owner {
     const EXPIRED: [Expired<Self, Mode>; 2] = [Self::xmit_expired, Self::delack_expired];
 }
 
-/// The timers of one socket, and `T`, what their owner knows of them.
+/// The timers of one socket, and `T`, what their owner knows of them: see [`Locked`].
 #[pin_data]
 pub(crate) struct SockTimer<T> {
     #[pin]
@@ -122,8 +128,8 @@ pub(crate) struct SockTimer<T> {
 
 // SAFETY: Nothing but `rcu` is in the way of that, which may be used anywhere.
 unsafe impl<T: Send> Send for SockTimer<T> {}
-// SAFETY: As above; `rcu` is used once, by `release()`.
-unsafe impl<T: Sync> Sync for SockTimer<T> {}
+// SAFETY: As above; `rcu` is used once, by `release()`, and `data` only by who has the socket locked.
+unsafe impl<T: Send> Sync for SockTimer<T> {}
 
 impl_list_arc_safe! {
     impl{T} ListArcSafe<0> for SockTimer<T> { untracked; }
@@ -132,7 +138,7 @@ impl_list_item! {
     impl{T} ListItem<0> for SockTimer<T> { using ListLinks { self.links }; }
 }
 
-impl<T: Send + Sync + 'static> SockTimer<T> {
+impl<T: Send + 'static> SockTimer<T> {
     /// Allocates idle timers for `sk`. Does not sleep.
     ///
     /// # Safety
@@ -151,10 +157,12 @@ impl<T: Send + Sync + 'static> SockTimer<T> {
         )
     }
 
-    /// What the owner knows of the timers.
+    /// Returns access to what the owner knows of the timers, if they are those of `sk`.
     #[inline]
-    pub(crate) fn data(&self) -> &T {
-        &self.data
+    pub(crate) fn locked<'a>(&'a self, sk: &'a LockedSock) -> Option<Locked<'a, T>> {
+        let is_ours = core::ptr::eq(self.timers.0.load(Relaxed), sk.as_ptr());
+        // SAFETY: `sk` is locked, and keeps being so while it is borrowed.
+        is_ours.then(|| unsafe { Locked::new(self) })
     }
 
     #[inline]
@@ -219,5 +227,38 @@ impl<T: Send + Sync + 'static> SockTimer<T> {
         let head: *mut Opaque<bindings::callback_head> = head.cast();
         // SAFETY: `head` is the `rcu` of a `Self` that came from `Arc::into_raw()`.
         drop(unsafe { Arc::<Self>::from_raw(kernel::container_of!(head, Self, rcu)) });
+    }
+}
+
+/// The timers of a socket that is locked. That lock guards what their owner knows of them.
+///
+/// # Invariants
+///
+/// The current context has the timers' socket locked during `'a`.
+pub(crate) struct Locked<'a, T>(&'a SockTimer<T>, NotThreadSafe);
+
+impl<'a, T> Locked<'a, T> {
+    /// # Safety
+    ///
+    /// The current context must have the socket of `timer` locked during `'a`.
+    #[inline]
+    pub(super) unsafe fn new(timer: &'a SockTimer<T>) -> Self {
+        // INVARIANT: By the caller's promise.
+        Self(timer, NotThreadSafe)
+    }
+
+    /// What the owner knows of the timers.
+    #[inline]
+    pub(crate) fn data(&self) -> &T {
+        &self.0.data
+    }
+}
+
+impl<T> Deref for Locked<'_, T> {
+    type Target = SockTimer<T>;
+
+    #[inline]
+    fn deref(&self) -> &SockTimer<T> {
+        self.0
     }
 }

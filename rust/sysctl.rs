@@ -5,14 +5,13 @@
 //! C headers: [`include/linux/sysctl.h`](srctree/include/linux/sysctl.h),
 //! [`include/net/net_namespace.h`](srctree/include/net/net_namespace.h)
 
-use core::ptr::NonNull;
+use core::{
+    cell::UnsafeCell,
+    ptr::NonNull, //
+};
 use kernel::{
     bindings,
-    prelude::*,
-    sync::atomic::{
-        Atomic,
-        Relaxed, //
-    },
+    prelude::*, //
 };
 
 /// A setting: a number that the namespace's root may write.
@@ -29,23 +28,31 @@ pub(crate) struct Setting {
 
 /// The value of a setting in one namespace, or the bound of one. Writers are C code, at any time.
 #[repr(transparent)]
-pub(crate) struct Value(Atomic<i32>);
+pub(crate) struct Value(UnsafeCell<i32>);
+
+// SAFETY: An aligned `int` is read and written whole; see `get()` and `set()`.
+unsafe impl Sync for Value {}
 
 impl Value {
     /// Makes one that is `value` until somebody changes that.
     pub(crate) const fn new(value: i32) -> Self {
-        Self(Atomic::new(value))
+        Self(UnsafeCell::new(value))
     }
 
     /// Changes the value.
     pub(crate) fn set(&self, value: i32) {
-        self.0.store(value, Relaxed);
+        // SAFETY: `self` is valid, and C writes it the same way (`WRITE_ONCE()`).
+        unsafe { self.0.get().write_volatile(value) }
     }
 
     /// Returns the value as it is now.
+    ///
+    /// A plain `READ_ONCE()`, and not an atomic type of the `kernel` crate, which is a call into a
+    /// C helper: several values are read for each segment.
     #[inline]
     pub(crate) fn get(&self) -> i32 {
-        self.0.load(Relaxed)
+        // SAFETY: `self` is valid, and C writes it by `WRITE_ONCE()`.
+        unsafe { self.0.get().read_volatile() }
     }
 }
 

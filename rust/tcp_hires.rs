@@ -8,6 +8,7 @@ use super::{
     pernet::Net,
     sock::LockedSock,
     sock_timer::{
+        Locked,
         SockTimer,
         Which, //
     },
@@ -22,13 +23,16 @@ use kernel::{
     list::ListArc,
     prelude::*,
     sync::{
-        Arc,
-        ArcBorrow, //
+        rcu,
+        Arc, //
     },
 };
 
 /// The timers of a socket in the hands of a [`Backend`].
 pub(crate) type TimerOf<B> = SockTimer<<B as Backend>::Data>;
+
+/// Those of a socket that is locked.
+pub(crate) type LockedTimerOf<'a, B> = Locked<'a, <B as Backend>::Data>;
 
 /// What the retransmit timer runs for (`ICSK_TIME_*`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,7 +43,7 @@ pub(crate) enum Event {
     Other,
 }
 
-/// What a module knows of a socket's deadline (`enum tcp_hires_state`).
+/// What a module knows of a socket's deadline.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum State {
     /// Nothing: the timer wheel serves the pending event.
@@ -53,8 +57,6 @@ pub(crate) enum State {
 /// What becomes of an ACK that may be delayed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Ack {
-    /// The timer wheel delays it.
-    Wheel,
     /// It is sent right now.
     Now,
     /// It is sent in so many ns, if nothing else carries it before.
@@ -63,48 +65,51 @@ pub(crate) enum Ack {
 
 /// Operations that serve the timers (`struct tcp_hires_ops`).
 ///
-/// `timer` is what [`attach`] gave to the socket. None of them may sleep; all but a
-/// [`Backend::stop`] with `sync` have the socket locked.
-pub(crate) trait Backend: 'static {
+/// The socket is locked. `timer` is what [`attach()`] gave to it. None of them may sleep. They run in
+/// softirq, or in a task that may be preempted.
+pub(crate) trait Backend: Sized + 'static {
     /// What is kept beside a socket's timers.
-    type Data: Send + Sync + 'static;
+    type Data: Send + 'static;
+
+    /// Serves a socket that is not served yet, by way of [`attach()`]. Returns whether it does.
+    fn attach(sk: &mut LockedSock) -> bool;
 
     /// Runs the retransmit timer for `event`, `delay` ns after `now`, which is a moment ago, or
     /// later. Returns the ns from `now` to the deadline; none where the wheel shall do it.
     fn start(
         sk: &mut LockedSock,
-        timer: Option<ArcBorrow<'_, TimerOf<Self>>>,
+        timer: LockedTimerOf<'_, Self>,
         event: Event,
         now: u64,
         delay: u64,
     ) -> Option<u64>;
 
     /// A segment with data has arrived, and an ACK is scheduled.
-    fn data_received(sk: &mut LockedSock, timer: ArcBorrow<'_, TimerOf<Self>>);
+    fn data_received(sk: &mut LockedSock, timer: LockedTimerOf<'_, Self>);
 
     /// Runs the timer of a delayed ACK.
-    fn delay_ack(sk: &mut LockedSock, timer: Option<ArcBorrow<'_, TimerOf<Self>>>) -> Ack;
+    fn delay_ack(sk: &mut LockedSock, timer: LockedTimerOf<'_, Self>) -> Ack;
 
     /// Returns how long an ACK is delayed, in us.
-    fn ato(sk: &mut LockedSock, timer: Option<ArcBorrow<'_, TimerOf<Self>>>) -> u32;
+    fn ato(sk: &mut LockedSock, timer: LockedTimerOf<'_, Self>) -> u32;
 
     /// Compares the deadline with the clock, and arms the timer for what is left.
-    fn check(sk: &mut LockedSock, timer: ArcBorrow<'_, TimerOf<Self>>, which: Which) -> State;
+    fn check(sk: &mut LockedSock, timer: LockedTimerOf<'_, Self>, which: Which) -> State;
 
-    /// Forgets both deadlines; with `sync`, waits for the callbacks.
-    fn stop(timer: ArcBorrow<'_, TimerOf<Self>>, sync: bool);
+    /// Forgets both deadlines, and cancels the timers unless their callbacks are running.
+    fn stop(timer: LockedTimerOf<'_, Self>);
 
     /// The socket is closed for good. `timer` is not armed, or about to find the socket closed.
-    fn release(timer: &Arc<TimerOf<Self>>);
+    fn release(timer: &TimerOf<Self>);
 
     /// Returns the round-trip time in us to believe in where time stamps in ms say `rtt` us.
     fn coarse_rtt(sk: &mut LockedSock, rtt: u32) -> u32;
 
+    /// Returns the retransmission timeout in us, backed off.
+    fn rto(sk: &mut LockedSock, timer: LockedTimerOf<'_, Self>) -> u32;
+
     /// Returns the timeout of a SYN or SYN-ACK in us.
     fn rto_init(net: &Net) -> u32;
-
-    /// Returns the retransmission timeout in us, backed off.
-    fn rto(sk: &mut LockedSock, timer: Option<ArcBorrow<'_, TimerOf<Self>>>) -> u32;
 }
 
 /// Allocates the timers for a socket that has none, and gives them to the socket. Does not sleep.
@@ -147,23 +152,48 @@ unsafe fn slot(sk: *mut bindings::sock) -> *mut *mut c_void {
     unsafe { addr_of_mut!((*sk.cast::<bindings::tcp_sock>()).hires) }
 }
 
-/// Returns the socket's timers.
+/// Returns the timers of a socket that may not be locked, if it is served.
 ///
 /// # Safety
 ///
-/// `sk` must point to a full TCP socket, and an RCU read-side critical section last for `'a`.
-unsafe fn timer<'a, B: Backend>(sk: *mut bindings::sock) -> Option<ArcBorrow<'a, TimerOf<B>>> {
-    // SAFETY: By the caller's promise.
-    let timer: *const TimerOf<B> = unsafe { slot(sk).read_volatile() }.cast_const().cast();
-    // SAFETY: It is null or comes from `attach()`, and is dropped only after a grace period.
-    (!timer.is_null()).then(|| unsafe { ArcBorrow::from_raw(timer) })
+/// `sk` must point to a full TCP socket, and `'a` lie within an RCU read-side critical section.
+unsafe fn timer<'a, B: Backend>(sk: *mut bindings::sock) -> Option<&'a TimerOf<B>> {
+    // SAFETY: By the caller's promise. The pointer is null or comes from `attach()`; what `detach()`
+    // takes away is dropped after a grace period.
+    unsafe {
+        let timer: *const TimerOf<B> = slot(sk).read_volatile().cast_const().cast();
+        timer.as_ref()
+    }
 }
 
-/// The C functions of a backend. C calls them within RCU read-side critical sections, with a
-/// full TCP socket that is locked where [`Backend`] says so.
+/// Returns the timers of a socket that is locked.
+///
+/// # Safety
+///
+/// `sk` must point to a full TCP socket that is served, and that the current context has locked
+/// during `'a`.
+#[inline]
+unsafe fn locked<'a, B: Backend>(sk: *mut bindings::sock) -> LockedTimerOf<'a, B> {
+    // SAFETY: By the caller's promise. The pointer comes from `attach()`, and `detach()` takes it away
+    // under the socket's lock.
+    unsafe { Locked::new(&*slot(sk).read().cast_const().cast()) }
+}
+
+/// The C functions of a backend. C calls them with a full TCP socket that is locked and served,
+/// unless they say something else.
 struct Table<B>(PhantomData<B>);
 
 impl<B: Backend> Table<B> {
+    /// [`Backend::attach`].
+    ///
+    /// # Safety
+    ///
+    /// See [`Table`]. But the socket is not served yet.
+    unsafe extern "C" fn attach(sk: *mut bindings::sock) -> bool {
+        // SAFETY: See `Table`.
+        B::attach(unsafe { LockedSock::from_raw(sk) })
+    }
+
     /// [`Backend::start`].
     ///
     /// # Safety
@@ -174,7 +204,7 @@ impl<B: Backend> Table<B> {
         what: c_int,
         now_ns: u64,
         delay_ns: u64,
-    ) -> i64 {
+    ) -> u64 {
         let event = match what as u32 {
             bindings::ICSK_TIME_RETRANS => Event::Timeout,
             _ => Event::Other,
@@ -183,13 +213,13 @@ impl<B: Backend> Table<B> {
         let wait = unsafe {
             B::start(
                 LockedSock::from_raw(sk),
-                timer::<B>(sk),
+                locked::<B>(sk),
                 event,
                 now_ns,
                 delay_ns,
             )
         };
-        wait.map_or(-1, |ns| i64::try_from(ns).unwrap_or(i64::MAX))
+        wait.map_or(0, |ns| ns.max(1))
     }
 
     /// [`Backend::data_received`].
@@ -199,11 +229,7 @@ impl<B: Backend> Table<B> {
     /// See [`Table`].
     unsafe extern "C" fn data_recv(sk: *mut bindings::sock) {
         // SAFETY: See `Table`.
-        unsafe {
-            if let Some(timer) = timer::<B>(sk) {
-                B::data_received(LockedSock::from_raw(sk), timer);
-            }
-        }
+        unsafe { B::data_received(LockedSock::from_raw(sk), locked::<B>(sk)) }
     }
 
     /// [`Backend::delay_ack`].
@@ -213,10 +239,9 @@ impl<B: Backend> Table<B> {
     /// See [`Table`].
     unsafe extern "C" fn delay_ack(sk: *mut bindings::sock) -> i64 {
         // SAFETY: See `Table`.
-        match unsafe { B::delay_ack(LockedSock::from_raw(sk), timer::<B>(sk)) } {
-            Ack::Wheel => -1,
-            Ack::Now => 0,
-            Ack::In(ns) => i64::try_from(ns).unwrap_or(i64::MAX),
+        match unsafe { B::delay_ack(LockedSock::from_raw(sk), locked::<B>(sk)) } {
+            Ack::Now => -1,
+            Ack::In(ns) => i64::try_from(ns).unwrap_or(i64::MAX).max(1),
         }
     }
 
@@ -227,50 +252,42 @@ impl<B: Backend> Table<B> {
     /// See [`Table`].
     unsafe extern "C" fn ato(sk: *mut bindings::sock) -> u32 {
         // SAFETY: See `Table`.
-        unsafe { B::ato(LockedSock::from_raw(sk), timer::<B>(sk)) }
+        unsafe { B::ato(LockedSock::from_raw(sk), locked::<B>(sk)) }
     }
 
     /// [`Backend::check`].
     ///
     /// # Safety
     ///
-    /// See [`Table`]; `late_ns` must be valid for writes.
-    unsafe extern "C" fn check(
-        sk: *mut bindings::sock,
-        what: c_int,
-        late_ns: *mut u64,
-    ) -> bindings::tcp_hires_state {
+    /// See [`Table`].
+    unsafe extern "C" fn check(sk: *mut bindings::sock, what: c_int) -> i64 {
         let which = match what as u32 {
             bindings::ICSK_TIME_DACK => Which::DelAck,
             _ => Which::Xmit,
         };
         // SAFETY: See `Table`.
-        let state = unsafe {
-            match timer::<B>(sk) {
-                Some(timer) => B::check(LockedSock::from_raw(sk), timer, which),
-                None => State::None,
-            }
-        };
-        match state {
-            State::None => bindings::tcp_hires_state_TCP_HIRES_NONE,
-            State::Early => bindings::tcp_hires_state_TCP_HIRES_EARLY,
-            State::Due(late) => {
-                // SAFETY: By the caller's promise.
-                unsafe { late_ns.write(late) };
-                bindings::tcp_hires_state_TCP_HIRES_DUE
-            }
+        match unsafe { B::check(LockedSock::from_raw(sk), locked::<B>(sk), which) } {
+            State::None => 0,
+            State::Early => -1,
+            State::Due(late) => i64::try_from(late).unwrap_or(i64::MAX).max(1),
         }
     }
 
-    /// [`Backend::stop`].
+    /// [`Backend::stop`]; with `sync`, waits for the callbacks.
     ///
     /// # Safety
     ///
-    /// See [`Table`].
+    /// See [`Table`]. With `sync`, no event is pending any more; the socket is not locked, and may
+    /// not be served any more, but this is within an RCU read-side critical section.
     unsafe extern "C" fn stop(sk: *mut bindings::sock, sync: bool) {
-        // SAFETY: See `Table`.
+        if !sync {
+            // SAFETY: See `Table`.
+            return B::stop(unsafe { locked::<B>(sk) });
+        }
+        // SAFETY: By the caller's promise.
         if let Some(timer) = unsafe { timer::<B>(sk) } {
-            B::stop(timer, sync);
+            timer.disarm_sync(Which::Xmit);
+            timer.disarm_sync(Which::DelAck);
         }
     }
 
@@ -281,11 +298,10 @@ impl<B: Backend> Table<B> {
     /// See [`Table`].
     unsafe extern "C" fn release(sk: *mut bindings::sock) {
         // SAFETY: See `Table`.
-        if let Some(timer) = unsafe { timer::<B>(sk) } {
-            B::release(&timer.into());
-            // SAFETY: See `Table`.
-            detach::<B>(unsafe { LockedSock::from_raw(sk) }, &timer);
-        }
+        let timer = unsafe { locked::<B>(sk) };
+        B::release(&timer);
+        // SAFETY: See `Table`.
+        detach::<B>(unsafe { LockedSock::from_raw(sk) }, &timer);
     }
 
     /// [`Backend::rto_init`].
@@ -315,11 +331,12 @@ impl<B: Backend> Table<B> {
     /// See [`Table`].
     unsafe extern "C" fn rto(sk: *mut bindings::sock) -> u32 {
         // SAFETY: See `Table`.
-        unsafe { B::rto(LockedSock::from_raw(sk), timer::<B>(sk)) }
+        unsafe { B::rto(LockedSock::from_raw(sk), locked::<B>(sk)) }
     }
 }
 
-/// Proof that a [`Backend`] serves the timers of all TCP sockets. Ends that when dropped.
+/// Proof that a [`Backend`] serves the timers of all TCP sockets. Ends that when dropped, and waits
+/// for the memory of the timers.
 ///
 /// Before that, the owner must have detached all its timers, and take no new ones.
 pub(crate) struct Registration(());
@@ -334,6 +351,7 @@ impl Registration {
     /// `EBUSY` if another module does so already.
     pub(crate) fn new<B: Backend>(rto_min_floor: c_int) -> Result<Self> {
         let ops = bindings::tcp_hires_ops {
+            attach: Some(Table::<B>::attach),
             start: Some(Table::<B>::start),
             data_recv: Some(Table::<B>::data_recv),
             delay_ack: Some(Table::<B>::delay_ack),
@@ -356,6 +374,8 @@ impl Registration {
 impl Drop for Registration {
     fn drop(&mut self) {
         // SAFETY: `new()` has registered.
-        unsafe { bindings::tcp_hires_unregister() }
+        unsafe { bindings::tcp_hires_unregister() };
+        // RCU drops timers by code of the backend.
+        rcu::rcu_barrier();
     }
 }

@@ -78,7 +78,5 @@ impl kernel::Module for FineTcp {
 impl Drop for FineTcp {
     fn drop(&mut self) {
         timer::leave();
-        // The timers' memory is freed by RCU, with code of ours; that of the last ones now.
-        kernel::sync::rcu::rcu_barrier();
     }
 }

@@ -22,7 +22,7 @@ pub(crate) enum Counter {
     Sockets,
     /// Sockets that did not, for want of memory.
     AllocFailures,
-    /// Timers put on the clock, or moved to an earlier time there.
+    /// Timers put on the clock, or moved there.
     Started,
     /// Deadlines set without a word to the clock, because a queued timer covers them.
     Rearmed,

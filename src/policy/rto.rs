@@ -63,6 +63,22 @@ pub fn back_off(value: u32, backoff: u8, max: u32) -> u32 {
 /// Returns the timeout in us: at least 1, at most `max_us`.
 #[inline]
 pub fn timeout_us(i: &Inputs) -> u32 {
+    let us = if i.backoff == 0 && i.srtt_us8 != 0 {
+        // What follows would say the same. But this is asked for each segment.
+        let base = base_us(i.srtt_us8, i.rttvar_us);
+        if i.kernel_us > base.saturating_add(i.tick_us) {
+            i.kernel_us
+        } else {
+            base
+        }
+    } else {
+        rare_timeout_us(i)
+    };
+    us.min(i.max_us).max(1)
+}
+
+#[cold]
+fn rare_timeout_us(i: &Inputs) -> u32 {
     let (base, linear) = match i.srtt_us8 {
         0 => (i.init_us, 0),
         _ => (base_us(i.srtt_us8, i.rttvar_us), i.linear),
@@ -70,13 +86,12 @@ pub fn timeout_us(i: &Inputs) -> u32 {
     // The kernel rounds its own up to a tick, and then doubles it.
     let kernel_base = i.kernel_us.checked_shr(i.backoff.into()).unwrap_or(0);
     let is_longer = kernel_base > base.saturating_add(i.tick_us);
-    let us = if is_longer || (i.srtt_us8 == 0 && kernel_base < base) {
+    if is_longer || (i.srtt_us8 == 0 && kernel_base < base) {
         i.kernel_us
     } else {
         let linear = if base < LINEAR_BELOW_US { linear } else { 0 };
         back_off(base, i.backoff.saturating_sub(linear), i.max_us)
-    };
-    us.clamp(1, i.max_us.max(1))
+    }
 }
 
 /// What time stamps (RFC 7323) count in Linux, in us.

@@ -22,22 +22,30 @@ fn is_for_wheel__table() {
 #[test]
 fn is_covered__idle_timer_covers_nothing() {
     for at in [0, 1, u64::MAX] {
-        assert!(!is_covered(None, at));
+        assert!(!is_covered(None, at, at));
     }
 }
 
 #[test]
 fn is_covered__table() {
-    for (armed, at, covered) in [
-        (0, 0, true),
-        (0, u64::MAX, true),
-        (99, 100, true),
-        (100, 100, true),
-        (101, 100, false),
-        (u64::MAX, u64::MAX - 1, false),
-        (u64::MAX, u64::MAX, true),
+    for (armed, at, delay, covered) in [
+        (0, 0, 0, true),
+        (0, u64::MAX, u64::MAX, false),
+        (u64::MAX / 2 + 1, u64::MAX, u64::MAX, true),
+        (89, 100, 20, false),
+        (90, 100, 20, true),
+        (100, 100, 20, true),
+        (101, 100, 20, false),
+        (100, 100, 0, true),
+        (99, 100, 0, false),
+        (u64::MAX, u64::MAX - 1, 5, false),
+        (u64::MAX, u64::MAX, 5, true),
     ] {
-        assert_eq!(is_covered(Some(armed), at), covered, "{armed} for {at}");
+        assert_eq!(
+            is_covered(Some(armed), at, delay),
+            covered,
+            "{armed} for {at}, {delay} ahead"
+        );
     }
 }
 
@@ -45,17 +53,39 @@ proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
     /// What the module does with it: whatever the deadlines, the timer never expires after the
-    /// one that holds, and only a deadline that moves earlier (or no timer) touches the clock.
+    /// one that holds, nor in the first half of its delay.
     #[test]
-    fn is_covered__no_deadline_is_missed(deadlines in prop::collection::vec(any::<u64>(), 1..50)) {
-        let mut armed = None;
-        for at in deadlines {
-            let touched = !is_covered(armed, at);
-            prop_assert_eq!(touched, armed.is_none() || armed > Some(at));
-            if touched {
+    fn is_covered__no_deadline_is_missed(
+        starts in prop::collection::vec((0..1_000_000u64, any::<u32>()), 1..50)
+    ) {
+        let (mut now, mut armed) = (0, None);
+        for (pause, delay) in starts {
+            now += pause;
+            let delay = u64::from(delay);
+            let at = now + delay;
+            if !is_covered(armed, at, delay) {
                 armed = Some(at);
             }
-            prop_assert!(armed.is_some_and(|armed| armed <= at));
+            prop_assert!(armed.is_some_and(|armed| now + delay / 2 <= armed && armed <= at));
         }
+    }
+
+    /// Deadlines that all lie as far ahead move the timer no more than twice in that time, and
+    /// are never reached if there is one in each half of it.
+    #[test]
+    fn is_covered__steady_traffic(
+        delay in 2..1_000_000u64,
+        pauses in prop::collection::vec(0.0..0.5, 1..1000)
+    ) {
+        let (mut now, mut armed, mut moves) = (0, None, 0);
+        for pause in pauses {
+            now += (delay as f64 * pause) as u64;
+            prop_assert!(armed.is_none_or(|armed| now < armed));
+            if !is_covered(armed, now + delay, delay) {
+                armed = Some(now + delay);
+                moves += 1;
+            }
+        }
+        prop_assert!(moves <= 2 + 2 * now / delay);
     }
 }
