@@ -16,7 +16,7 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.realpath(__file__)), "..
 from lab import case, insmod, main, rmmod  # noqa: E402
 
 DEBUG = os.environ["FINETCP_KERNEL"] == "debug"
-TIMES = 20 if DEBUG else 50
+TIMES = 10 if DEBUG else 50
 STREAMS = 4
 
 
@@ -29,7 +29,7 @@ def load_unload__under_iperf3(lab):
     # A debug kernel that is busy sending takes minutes to load a module.
     rate = "4M" if DEBUG else "0"
     client = subprocess.Popen(
-        ["ip", "netns", "exec", "a", "iperf3", "-c", "10.0.0.2", "-P", str(STREAMS), "-b", rate, "-t", "600", "-J"],
+        ["ip", "netns", "exec", "a", "iperf3", "-c", "10.0.0.2", "-P", str(STREAMS), "-b", rate, "-t", "3600", "-J"],
         stdout=subprocess.PIPE, text=True)
     try:
         for n in range(TIMES):
