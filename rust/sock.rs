@@ -5,7 +5,10 @@
 //! C headers: [`include/net/sock.h`](srctree/include/net/sock.h),
 //! [`include/linux/tcp.h`](srctree/include/linux/tcp.h)
 
-use super::pernet::Net;
+use super::{
+    pernet::Net,
+    sock_timer::Which, //
+};
 use core::ptr::{
     addr_of,
     addr_of_mut,
@@ -13,6 +16,7 @@ use core::ptr::{
 };
 use kernel::{
     bindings,
+    prelude::*,
     types::Opaque, //
 };
 
@@ -90,6 +94,19 @@ impl LockedSock {
         // SAFETY: By the type's invariant.
         let pending = unsafe { (*self.icsk()).icsk_ack.pending };
         u32::from(pending) & bindings::inet_csk_ack_state_t_ICSK_ACK_TIMER != 0
+    }
+
+    /// Notes that an ACK waits for its timer. To be done before the timer may expire: the wheel's
+    /// looks for this without the lock (`tcp_delack_timer()`).
+    #[inline]
+    pub(crate) fn set_ack_delayed(&mut self) {
+        let flags = bindings::inet_csk_ack_state_t_ICSK_ACK_SCHED
+            | bindings::inet_csk_ack_state_t_ICSK_ACK_TIMER;
+        // SAFETY: By the type's invariant.
+        unsafe {
+            let pending = addr_of_mut!((*self.icsk()).icsk_ack.pending);
+            pending.write_volatile(pending.read() | flags as u8);
+        }
     }
 
     /// Returns the longest delay of an ACK in us that is set for this socket.
@@ -227,22 +244,45 @@ impl LockedSock {
         ticks_to_us(unsafe { addr_of!((*self.icsk()).icsk_rto_min).read_volatile() })
     }
 
-    /// Hands the pending event to the timer wheel, at the expiry that it had here.
-    pub(crate) fn start_xmit_wheel(&mut self) {
-        let sk = self.as_ptr();
-        // SAFETY: By the type's invariant. An idle timer's expiry may be read.
+    /// Returns the socket's timer on the wheel.
+    #[inline]
+    fn wheel(&self, which: Which) -> *mut bindings::timer_list {
+        // SAFETY: By the type's invariant.
         unsafe {
-            let timer = bindings::sk_retransmit_timer(sk);
-            bindings::sk_reset_timer(sk, timer, (*timer).expires);
+            match which {
+                // The union of the timers that the kinds of sockets have.
+                Which::Xmit => addr_of_mut!((*self.as_ptr()).__bindgen_anon_3.tcp_retransmit_timer),
+                Which::DelAck => addr_of_mut!((*self.icsk()).icsk_delack_timer),
+            }
         }
     }
 
-    /// Hands the delayed ACK to the timer wheel, at the expiry that it had here.
-    pub(crate) fn start_delack_wheel(&mut self) {
-        // SAFETY: As in `start_xmit_wheel()`.
+    /// Returns in how many ticks the socket's timer on the wheel expires, if it is queued. It may
+    /// have expired when that is less than 2.
+    #[inline]
+    pub(crate) fn wheel_ticks(&self, which: Which) -> Option<u64> {
+        let timer = self.wheel(which);
+        // SAFETY: By the type's invariant. As `timer_pending()` does, which is inline. Starts have
+        // the lock that we have; the expiry of a timer leaves `expires` alone.
+        let (is_queued, expires, now) = unsafe {
+            (
+                !addr_of!((*timer).entry.pprev).read_volatile().is_null(),
+                (*timer).expires,
+                addr_of!(bindings::jiffies).read_volatile(),
+            )
+        };
+        // What has passed is a huge number.
+        is_queued.then(|| expires.wrapping_sub(now) as u64)
+    }
+
+    /// Starts the socket's timer on the wheel, or moves it, to expire after so many ticks.
+    #[inline]
+    pub(crate) fn start_wheel(&mut self, which: Which, ticks: u64) {
+        // SAFETY: By the type's invariant.
         unsafe {
-            let timer = addr_of_mut!((*self.icsk()).icsk_delack_timer);
-            bindings::sk_reset_timer(self.as_ptr(), timer, (*timer).expires);
+            let now = addr_of!(bindings::jiffies).read_volatile();
+            let expires = now.wrapping_add(ticks as c_ulong);
+            bindings::sk_reset_timer(self.as_ptr(), self.wheel(which), expires);
         }
     }
 }

@@ -123,6 +123,7 @@ pub(crate) struct SockTimer<T> {
     #[pin]
     links: ListLinks,
     rcu: Opaque<bindings::callback_head>,
+    deadlines: [Atomic<u64>; 2],
     data: T,
 }
 
@@ -151,6 +152,7 @@ impl<T: Send + 'static> SockTimer<T> {
                 timers <- Timed::new(Owner(Atomic::new(sk.as_ptr()))),
                 links <- ListLinks::new(),
                 rcu: Opaque::zeroed(),
+                deadlines: [Atomic::new(0), Atomic::new(0)],
                 data,
             }? Error),
             GFP_ATOMIC | __GFP_NOWARN,
@@ -171,6 +173,19 @@ impl<T: Send + 'static> SockTimer<T> {
             Which::Xmit => self.timers.timer::<0>(),
             Which::DelAck => self.timers.timer::<1>(),
         }
+    }
+
+    /// Returns when the event that the timer is for is due, in ns of `CLOCK_MONOTONIC`; 0 if it has
+    /// none. Another CPU may change that, unless the socket is locked.
+    #[inline]
+    pub(crate) fn deadline(&self, which: Which) -> u64 {
+        self.deadlines[which as usize].load(Relaxed)
+    }
+
+    /// Sets what [`Self::deadline`] returns. The timer stays as it is.
+    #[inline]
+    pub(crate) fn set_deadline(&self, which: Which, at: u64) {
+        self.deadlines[which as usize].store(at, Relaxed);
     }
 
     /// Returns when the timer expires if it is queued, in ns of `CLOCK_MONOTONIC`. It may expire

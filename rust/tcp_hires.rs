@@ -87,7 +87,7 @@ pub(crate) trait Backend: Sized + 'static {
     /// A segment with data has arrived, and an ACK is scheduled.
     fn data_received(sk: &mut LockedSock, timer: LockedTimerOf<'_, Self>);
 
-    /// Runs the timer of a delayed ACK.
+    /// Runs the timer of a delayed ACK, by way of [`LockedSock::set_ack_delayed`].
     fn delay_ack(sk: &mut LockedSock, timer: LockedTimerOf<'_, Self>) -> Ack;
 
     /// Returns how long an ACK is delayed, in us.
@@ -95,6 +95,10 @@ pub(crate) trait Backend: Sized + 'static {
 
     /// Compares the deadline with the clock, and arms the timer for what is left.
     fn check(sk: &mut LockedSock, timer: LockedTimerOf<'_, Self>, which: Which) -> State;
+
+    /// Returns the ns to the deadline, negative if it has passed; none if the wheel has it. The socket
+    /// may not be locked.
+    fn left(timer: &TimerOf<Self>, which: Which) -> Option<i64>;
 
     /// Forgets both deadlines, and cancels the timers unless their callbacks are running.
     fn stop(timer: LockedTimerOf<'_, Self>);
@@ -179,6 +183,15 @@ unsafe fn locked<'a, B: Backend>(sk: *mut bindings::sock) -> LockedTimerOf<'a, B
     unsafe { Locked::new(&*slot(sk).read().cast_const().cast()) }
 }
 
+/// Returns the timer that runs for `what` (`ICSK_TIME_*`).
+#[inline]
+fn which(what: c_int) -> Which {
+    match what as u32 {
+        bindings::ICSK_TIME_DACK => Which::DelAck,
+        _ => Which::Xmit,
+    }
+}
+
 /// The C functions of a backend. C calls them with a full TCP socket that is locked and served,
 /// unless they say something else.
 struct Table<B>(PhantomData<B>);
@@ -261,16 +274,24 @@ impl<B: Backend> Table<B> {
     ///
     /// See [`Table`].
     unsafe extern "C" fn check(sk: *mut bindings::sock, what: c_int) -> i64 {
-        let which = match what as u32 {
-            bindings::ICSK_TIME_DACK => Which::DelAck,
-            _ => Which::Xmit,
-        };
         // SAFETY: See `Table`.
-        match unsafe { B::check(LockedSock::from_raw(sk), locked::<B>(sk), which) } {
+        match unsafe { B::check(LockedSock::from_raw(sk), locked::<B>(sk), which(what)) } {
             State::None => 0,
             State::Early => -1,
             State::Due(late) => i64::try_from(late).unwrap_or(i64::MAX).max(1),
         }
+    }
+
+    /// [`Backend::left`].
+    ///
+    /// # Safety
+    ///
+    /// `sk` must point to a full TCP socket, within an RCU read-side critical section.
+    unsafe extern "C" fn left(sk: *const bindings::sock, what: c_int) -> i64 {
+        // SAFETY: By the caller's promise. Nothing is written.
+        let timer = unsafe { timer::<B>(sk.cast_mut()) };
+        let left = timer.and_then(|timer| B::left(timer, which(what)));
+        left.map_or(0, |ns| if ns == 0 { -1 } else { ns })
     }
 
     /// [`Backend::stop`]; with `sync`, waits for the callbacks.
@@ -357,6 +378,7 @@ impl Registration {
             delay_ack: Some(Table::<B>::delay_ack),
             ato: Some(Table::<B>::ato),
             check: Some(Table::<B>::check),
+            left: Some(Table::<B>::left),
             stop: Some(Table::<B>::stop),
             release: Some(Table::<B>::release),
             rto: Some(Table::<B>::rto),

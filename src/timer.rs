@@ -9,11 +9,13 @@
 //! ```text
 //!   set():   deadline := now + delay
 //!       the queued timer expires before that, but not soon ... leave it alone
-//!       else ................................................ put it on the clock at the deadline
+//!       the deadline is some ticks ahead ..................... let the wheel look at it in time
+//!       else ................................................. put it on the clock at the deadline
 //!
-//!   expiry: the kernel's handler locks the socket (or leaves that to who owns it), then
+//!   expiry, also of the wheel's timer: the kernel's handler locks the socket (or leaves that to who
+//!   owns it), then
 //!   check(): no deadline ... the timer wheel's business
-//!       ahead of us ........ put the timer on the clock at the deadline (the expiry was early)
+//!       ahead of us ........ as above, for what is left
 //!       passed ............. the kernel handles the event
 //! ```
 //!
@@ -84,10 +86,6 @@ type LockedTimer<'a> = Locked<'a, Data>;
 
 /// What is kept beside a socket's timers, under the socket's lock.
 pub(crate) struct Data {
-    /// When the pending event of each timer is due, in ns of `CLOCK_MONOTONIC`. 0: the wheel
-    /// serves it.
-    xmit: Cell<u64>,
-    delack: Cell<u64>,
     /// The minimal timeout, in us, that is the floor of the socket's variance term.
     rto_min: Cell<u32>,
     /// How long an ACK should be delayed, in us, and `tcp_delack_min` when that was predicted.
@@ -103,13 +101,6 @@ pub(crate) struct Data {
 }
 
 impl Data {
-    fn deadline(&self, which: Which) -> &Cell<u64> {
-        match which {
-            Which::Xmit => &self.xmit,
-            Which::DelAck => &self.delack,
-        }
-    }
-
     /// Counts a start of the retransmit timer.
     fn count_start(&self, armed: bool) {
         if armed {
@@ -177,20 +168,23 @@ pub(crate) fn leave() {
             continue;
         };
         sk.with_lock(|sk| {
-            let Some(locked) = timer.locked(sk) else {
+            if timer.locked(sk).is_none() {
                 return;
-            };
-            let is_set = |which| locked.data().deadline(which).get() != 0;
-            let (xmit, delack) = (is_set(Which::Xmit), is_set(Which::DelAck));
-            for which in [Which::Xmit, Which::DelAck] {
+            }
+            let deadlines = [Which::Xmit, Which::DelAck].map(|which| {
                 timer.disarm_sync(which);
-            }
+                (which, timer.deadline(which))
+            });
             tcp_hires::detach::<HiresTimers>(sk, &timer);
-            if xmit && sk.is_event_pending() {
-                sk.start_xmit_wheel();
-            }
-            if delack && sk.is_ack_delayed() {
-                sk.start_delack_wheel();
+            let now = hrtimer::now();
+            for (which, at) in deadlines {
+                let is_pending = match which {
+                    Which::Xmit => sk.is_event_pending(),
+                    Which::DelAck => sk.is_ack_delayed(),
+                };
+                if at != 0 && is_pending {
+                    sk.start_wheel(which, at.saturating_sub(now).div_ceil(tick_ns()));
+                }
             }
         });
     }
@@ -202,20 +196,45 @@ fn is_leaving() -> bool {
 
 /// Sets the deadline `delay` after `now`, both in ns, and sees to it that the timer expires then, or
 /// before. Returns whether the timer had to be armed for it.
-fn set(timer: &LockedTimer<'_>, which: Which, now: u64, delay: u64) -> bool {
+#[inline]
+fn set(sk: &mut LockedSock, timer: &LockedTimer<'_>, which: Which, now: u64, delay: u64) -> bool {
     let at = now.saturating_add(delay);
-    timer.data().deadline(which).set(at);
-    cover(timer, which, at, delay)
+    timer.set_deadline(which, at);
+    cover(sk, timer, which, at, delay)
 }
 
-/// Arms the timer for the deadline `at` unless it will expire in good time before, `delay` being
-/// what is left until then. Returns whether it did.
-fn cover(timer: &Timer, which: Which, at: u64, delay: u64) -> bool {
+/// Sees to it that the timer, or the wheel's, expires in good time before the deadline `at`, `delay`
+/// being what is left until then. Returns whether one had to be armed for it.
+///
+/// That it is queued is seen without its lock. If it expires right now, the expiry waits for the
+/// socket. The wheel's does not, so that one counts only as long as it has ticks to go.
+#[inline]
+fn cover(sk: &mut LockedSock, timer: &Timer, which: Which, at: u64, delay: u64) -> bool {
+    if deadline::is_far(delay, tick_ns()) {
+        return cover_by_wheel(sk, which, delay);
+    }
     if deadline::is_covered(timer.armed(which), at, delay) {
         return false;
     }
     timer.arm(which, at);
     true
+}
+
+/// [`cover`] for what is far ahead.
+#[inline(never)]
+fn cover_by_wheel(sk: &mut LockedSock, which: Which, delay: u64) -> bool {
+    let ticks = deadline::wake_ticks(delay, tick_ns());
+    let armed = sk.wheel_ticks(which).filter(|&left| left >= 2);
+    if deadline::is_covered(armed, ticks, ticks) {
+        return false;
+    }
+    sk.start_wheel(which, ticks);
+    true
+}
+
+/// Returns the length of a tick in ns.
+fn tick_ns() -> u64 {
+    u64::from(ticks_to_us(1)) * 1000
 }
 
 /// TCP's timers, served from hrtimers.
@@ -233,8 +252,6 @@ impl Backend for HiresTimers {
             return false;
         };
         let data = Data {
-            xmit: Cell::new(0),
-            delack: Cell::new(0),
             rto_min: Cell::new(sk.kernel_rto_min_us()),
             ato: Cell::new(0),
             ato_base: Cell::new(0),
@@ -261,7 +278,7 @@ impl Backend for HiresTimers {
 
     #[inline]
     fn start(
-        _: &mut LockedSock,
+        sk: &mut LockedSock,
         timer: LockedTimer<'_>,
         event: Event,
         now: u64,
@@ -270,7 +287,7 @@ impl Backend for HiresTimers {
         let data = timer.data();
         if deadline::is_for_wheel(delay) {
             // The queued timer, if any, will find nothing to do.
-            data.xmit.set(0);
+            timer.set_deadline(Which::Xmit, 0);
             data.net.stats.count(Counter::Wheel);
             return None;
         }
@@ -281,7 +298,7 @@ impl Backend for HiresTimers {
                 percent => jitter::stretched(delay, percent, random::u32()),
             },
         };
-        data.count_start(set(&timer, Which::Xmit, now, delay));
+        data.count_start(set(sk, &timer, Which::Xmit, now, delay));
         Some(delay)
     }
 
@@ -309,12 +326,13 @@ impl Backend for HiresTimers {
             return Ack::Now;
         }
         let now = sk.clock_ns();
-        let pending = data.delack.get();
+        let pending = timer.deadline(Which::DelAck);
         let pending = (pending != 0 && sk.is_ack_delayed()).then_some(pending);
         match delack::due(now, u64::from(ack_wait_us(sk, data)) * 1000, pending) {
             None => Ack::Now,
             Some(at) => {
-                set(&timer, Which::DelAck, now, at - now);
+                sk.set_ack_delayed();
+                set(sk, &timer, Which::DelAck, now, at - now);
                 data.count_later(Counter::AcksDelayed, &data.acks);
                 Ack::In(at - now)
             }
@@ -327,7 +345,7 @@ impl Backend for HiresTimers {
 
     fn check(sk: &mut LockedSock, timer: LockedTimer<'_>, which: Which) -> State {
         let data = timer.data();
-        let at = data.deadline(which).get();
+        let at = timer.deadline(which);
         if at == 0 {
             return State::None;
         }
@@ -345,10 +363,17 @@ impl Backend for HiresTimers {
             }
             return State::Due(now - at);
         }
-        if cover(&timer, which, at, at - now) && which == Which::Xmit {
+        if cover(sk, &timer, which, at, at - now) && which == Which::Xmit {
             data.net.stats.count(Counter::Early);
         }
         State::Early
+    }
+
+    fn left(timer: &Timer, which: Which) -> Option<i64> {
+        match timer.deadline(which) {
+            0 => None,
+            at => Some(at.wrapping_sub(hrtimer::now()) as i64),
+        }
     }
 
     fn stop(timer: LockedTimer<'_>) {
@@ -356,9 +381,9 @@ impl Backend for HiresTimers {
         data.report(Counter::Rearmed, &data.rearmed);
         data.report(Counter::AcksDelayed, &data.acks);
         for which in [Which::Xmit, Which::DelAck] {
-            timer.data().deadline(which).set(0);
+            timer.set_deadline(which, 0);
             if timer.disarm(which) && which == Which::Xmit {
-                timer.data().net.stats.count(Counter::Cancelled);
+                data.net.stats.count(Counter::Cancelled);
             }
         }
     }

@@ -8,6 +8,11 @@
 //! But an interrupt costs several times what moving the timer does: once half of the delay has
 //! passed, the next deadline takes the timer along. So traffic that does not pause moves it twice
 //! in a timeout at most, however many ACKs there are in that, and sees no interrupt at all.
+//!
+//! A deadline that is a few ticks ahead or more is most likely moved, or without an event, when it
+//! comes. To take such a timer off the clock is no cheaper than to let it expire, and an interrupt for
+//! each is dear. So it waits on the timer wheel for most of its time, where all that expire within a
+//! tick cost one interrupt, and the timer is armed for what is left then.
 
 /// Delays beyond this, in ns, are left to the timer wheel.
 ///
@@ -22,9 +27,26 @@ pub fn is_for_wheel(ns: u64) -> bool {
     ns > WHEEL_FROM_NS
 }
 
+/// Returns whether a delay of `ns` is spent on the timer wheel first, see [`wake_ticks`]. `tick`: a
+/// tick in ns.
+#[inline]
+pub fn is_far(ns: u64, tick: u64) -> bool {
+    ns >= 2 * tick
+}
+
+/// Returns after how many ticks the timer wheel is to look at a deadline `delay` ns ahead that
+/// [`is_far`]: a tick before it at least, to arm the timer. `tick`: a tick in ns.
+///
+/// The wheel rounds up by 1/8 of what it is told at most, and a tick.
+#[inline]
+pub fn wake_ticks(delay: u64, tick: u64) -> u64 {
+    let ticks = delay / tick;
+    (ticks - ticks / 4).saturating_sub(2)
+}
+
 /// Returns whether a timer armed for `armed` (none: not queued) may stay where it is with a
-/// deadline at `at`, `delay` from now, all in ns: it will expire in time to look at the deadline,
-/// but not in the first half of the delay.
+/// deadline at `at`, `delay` from now, all in the same unit: it will expire in time to look at the
+/// deadline, but not in the first half of the delay.
 #[inline]
 pub fn is_covered(armed: Option<u64>, at: u64, delay: u64) -> bool {
     matches!(armed, Some(armed) if armed <= at && at - armed <= delay / 2)

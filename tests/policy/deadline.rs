@@ -5,6 +5,8 @@
 use crate::policy::deadline::*;
 use proptest::prelude::*;
 
+const MS: u64 = 1_000_000;
+
 #[test]
 fn is_for_wheel__table() {
     for (ns, wheel) in [
@@ -17,6 +19,32 @@ fn is_for_wheel__table() {
     ] {
         assert_eq!(is_for_wheel(ns), wheel, "{ns} ns");
     }
+}
+
+#[test]
+fn wake_ticks__table() {
+    for (delay, tick, ticks) in [
+        (0, MS, None),
+        (2 * MS - 1, MS, None),
+        (2 * MS, MS, Some(0)),
+        (3 * MS, MS, Some(1)),
+        (4 * MS, MS, Some(1)),
+        (40 * MS, MS, Some(28)),
+        (200 * MS, MS, Some(148)),
+        (200 * MS, 4 * MS, Some(36)),
+        (7 * MS, 4 * MS, None),
+    ] {
+        let got = is_far(delay, tick).then(|| wake_ticks(delay, tick));
+        assert_eq!(got, ticks, "{delay}, ticks of {tick}");
+    }
+}
+
+/// When the wheel expires, in ticks, a timer that is to expire `ticks` after `now`
+/// (`kernel/time/timer.c`, `calc_wheel_index()`).
+fn wheel_expiry(now: u64, ticks: u64) -> u64 {
+    let level = (0..8).find(|&level| ticks < 63 << (3 * level)).unwrap();
+    let shift = 3 * level;
+    (((now + ticks) >> shift) + 1) << shift
 }
 
 #[test]
@@ -51,6 +79,21 @@ fn is_covered__table() {
 
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// However the wheel rounds, it wakes a tick before the deadline, though not in its first half.
+    #[test]
+    fn wake_ticks__in_time(
+        delay in 0..=WHEEL_FROM_NS,
+        tick in prop::sample::select(vec![MS, 10 * MS / 3, 4 * MS, 10 * MS]),
+        now in any::<u32>(),
+    ) {
+        if is_far(delay, tick) {
+            let now = u64::from(now);
+            let wakes = wheel_expiry(now, wake_ticks(delay, tick)) - now;
+            prop_assert!((wakes + 1) * tick <= delay);
+            prop_assert!(wakes * tick >= (delay / 2).saturating_sub(tick));
+        }
+    }
 
     /// What the module does with it: whatever the deadlines, the timer never expires after the
     /// one that holds, nor in the first half of its delay.

@@ -234,6 +234,10 @@ def deadline_moves__no_expiry(lab, rto_min):
         near("timers on the clock", armed_timers(), 0, 0)
         c.lose()
         c.send()
+        if rto_min >= 10000:
+            # Several ticks ahead: it waits on the wheel until there is one left, or two.
+            near("timers on the clock at first", armed_timers(), 0, 0)
+            sleep_us(9500)
         near("timers on the clock", armed_timers(), 1, 0)
     near("timers on the clock after the abort", armed_timers(), 0, 0)
 
