@@ -110,6 +110,18 @@ fn sleep_for_periods() {
     fsleep(Delta::from_nanos(3 * period() as i64));
 }
 
+/// A time for a timer that is cancelled before, which it must be also where a task can stand still
+/// for a while, as on an emulated processor.
+fn soon() -> u64 {
+    now() + 50 * period()
+}
+
+/// Sleeps until more than two periods after `due`.
+fn sleep_past(due: u64) {
+    fsleep(Delta::from_nanos(due.saturating_sub(now()) as i64));
+    sleep_for_periods();
+}
+
 /// What runs when a timer expires.
 struct Act<M, F>(F, PhantomData<fn() -> M>);
 
@@ -239,12 +251,13 @@ mod cases {
         let timed = counting(&log)?;
         let timer = timed.timer::<0>();
         assert_eq!(timer.try_cancel(), Ok(false));
-        timer.start(At(now() + period()), Cpu::This);
+        let due = soon();
+        timer.start(At(due), Cpu::This);
         assert!(timer.is_queued());
         assert_eq!(timer.try_cancel(), Ok(true));
         assert!(!timer.is_queued());
         assert_eq!(timer.try_cancel(), Ok(false));
-        sleep_for_periods();
+        sleep_past(due);
         assert_eq!(log.expiries(), 0);
         Ok(())
     }
@@ -279,10 +292,11 @@ mod cases {
         let timed = counting(&log)?;
         let timer = timed.timer::<0>();
         assert!(!timer.cancel());
-        timer.start(At(now() + period()), Cpu::This);
+        let due = soon();
+        timer.start(At(due), Cpu::This);
         assert!(timer.cancel());
         assert!(!timer.is_queued());
-        sleep_for_periods();
+        sleep_past(due);
         assert_eq!(log.expiries(), 0);
         Ok(())
     }
@@ -340,9 +354,10 @@ mod cases {
     fn drop__cancels() -> Result {
         let log = Log::new()?;
         let timed = counting(&log)?;
-        timed.timer::<0>().start(At(now() + period()), Cpu::This);
+        let due = soon();
+        timed.timer::<0>().start(At(due), Cpu::This);
         drop(timed);
-        sleep_for_periods();
+        sleep_past(due);
         assert_eq!(log.expiries(), 0);
         Ok(())
     }
