@@ -257,24 +257,6 @@ impl LockedSock {
         }
     }
 
-    /// Returns in how many ticks the socket's timer on the wheel expires, if it is queued. It may
-    /// have expired when that is less than 2.
-    #[inline]
-    pub(crate) fn wheel_ticks(&self, which: Which) -> Option<u64> {
-        let timer = self.wheel(which);
-        // SAFETY: By the type's invariant. As `timer_pending()` does, which is inline. Starts have
-        // the lock that we have; the expiry of a timer leaves `expires` alone.
-        let (is_queued, expires, now) = unsafe {
-            (
-                !addr_of!((*timer).entry.pprev).read_volatile().is_null(),
-                (*timer).expires,
-                addr_of!(bindings::jiffies).read_volatile(),
-            )
-        };
-        // What has passed is a huge number.
-        is_queued.then(|| expires.wrapping_sub(now) as u64)
-    }
-
     /// Starts the socket's timer on the wheel, or moves it, to expire after so many ticks.
     #[inline]
     pub(crate) fn start_wheel(&mut self, which: Which, ticks: u64) {

@@ -206,29 +206,19 @@ fn set(sk: &mut LockedSock, timer: &LockedTimer<'_>, which: Which, now: u64, del
 /// Sees to it that the timer, or the wheel's, expires in good time before the deadline `at`, `delay`
 /// being what is left until then. Returns whether one had to be armed for it.
 ///
-/// That it is queued is seen without its lock. If it expires right now, the expiry waits for the
-/// socket. The wheel's does not, so that one counts only as long as it has ticks to go.
+/// That the timer is queued is seen without its lock. If it expires right now, the expiry waits for
+/// the socket. The wheel's does not; and of one that is queued there nobody knows how much the wheel
+/// has rounded it up, which may have been for a deadline much further ahead. So it is always moved.
 #[inline]
 fn cover(sk: &mut LockedSock, timer: &Timer, which: Which, at: u64, delay: u64) -> bool {
     if deadline::is_far(delay, tick_ns()) {
-        return cover_by_wheel(sk, which, delay);
+        sk.start_wheel(which, deadline::wake_ticks(delay, tick_ns()));
+        return true;
     }
     if deadline::is_covered(timer.armed(which), at, delay) {
         return false;
     }
     timer.arm(which, at);
-    true
-}
-
-/// [`cover`] for what is far ahead.
-#[inline(never)]
-fn cover_by_wheel(sk: &mut LockedSock, which: Which, delay: u64) -> bool {
-    let ticks = deadline::wake_ticks(delay, tick_ns());
-    let armed = sk.wheel_ticks(which).filter(|&left| left >= 2);
-    if deadline::is_covered(armed, ticks, ticks) {
-        return false;
-    }
-    sk.start_wheel(which, ticks);
     true
 }
 

@@ -45,8 +45,8 @@ pub fn wake_ticks(delay: u64, tick: u64) -> u64 {
 }
 
 /// Returns whether a timer armed for `armed` (none: not queued) may stay where it is with a
-/// deadline at `at`, `delay` from now, all in the same unit: it will expire in time to look at the
-/// deadline, but not in the first half of the delay.
+/// deadline at `at`, `delay` from now, all in ns: it will expire in time to look at the deadline,
+/// but not in the first half of the delay.
 #[inline]
 pub fn is_covered(armed: Option<u64>, at: u64, delay: u64) -> bool {
     matches!(armed, Some(armed) if armed <= at && at - armed <= delay / 2)
