@@ -204,7 +204,7 @@ fn set(sk: &mut LockedSock, timer: &LockedTimer<'_>, which: Which, now: u64, del
 }
 
 /// Sees to it that the timer, or the wheel's, expires in good time before the deadline `at`, `delay`
-/// being what is left until then. Returns whether one had to be armed for it.
+/// being what is left until then. Returns whether the timer had to be put on the clock.
 ///
 /// That the timer is queued is seen without its lock. If it expires right now, the expiry waits for
 /// the socket. The wheel's does not; and of one that is queued there nobody knows how much the wheel
@@ -213,7 +213,7 @@ fn set(sk: &mut LockedSock, timer: &LockedTimer<'_>, which: Which, now: u64, del
 fn cover(sk: &mut LockedSock, timer: &Timer, which: Which, at: u64, delay: u64) -> bool {
     if deadline::is_far(delay, tick_ns()) {
         sk.start_wheel(which, deadline::wake_ticks(delay, tick_ns()));
-        return true;
+        return false;
     }
     if deadline::is_covered(timer.armed(which), at, delay) {
         return false;
