@@ -257,13 +257,24 @@ impl LockedSock {
         }
     }
 
+    /// Returns whether the socket's timer is queued on the wheel: it will expire, and then wait for
+    /// the socket's lock.
+    #[inline]
+    pub(crate) fn is_on_wheel(&self, which: Which) -> bool {
+        // SAFETY: By the type's invariant. As `timer_pending()` does, which is inline.
+        unsafe {
+            !addr_of!((*self.wheel(which)).entry.pprev)
+                .read_volatile()
+                .is_null()
+        }
+    }
+
     /// Starts the socket's timer on the wheel, or moves it, to expire after so many ticks.
     #[inline]
     pub(crate) fn start_wheel(&mut self, which: Which, ticks: u64) {
         // SAFETY: By the type's invariant.
         unsafe {
-            let now = addr_of!(bindings::jiffies).read_volatile();
-            let expires = now.wrapping_add(ticks as c_ulong);
+            let expires = jiffies().wrapping_add(ticks as c_ulong);
             bindings::sk_reset_timer(self.as_ptr(), self.wheel(which), expires);
         }
     }
@@ -325,6 +336,13 @@ impl Drop for SockRef {
         // SAFETY: By the type's invariant.
         unsafe { bindings::sock_put(self.0.as_ptr()) }
     }
+}
+
+/// Returns the count of ticks.
+#[inline]
+pub(crate) fn jiffies() -> c_ulong {
+    // SAFETY: The kernel's tick count is always there, and may be read by anybody.
+    unsafe { addr_of!(bindings::jiffies).read_volatile() }
 }
 
 /// Converts ticks to us, `u32::MAX` for what does not fit.

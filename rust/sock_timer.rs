@@ -123,13 +123,14 @@ pub(crate) struct SockTimer<T> {
     #[pin]
     links: ListLinks,
     rcu: Opaque<bindings::callback_head>,
-    deadlines: [Atomic<u64>; 2],
+    deadlines: [Opaque<u64>; 2],
     data: T,
 }
 
-// SAFETY: Nothing but `rcu` is in the way of that, which may be used anywhere.
+// SAFETY: Nothing but `rcu` is in the way of that, which may be used anywhere, and what is a `u64`.
 unsafe impl<T: Send> Send for SockTimer<T> {}
-// SAFETY: As above; `rcu` is used once, by `release()`, and `data` only by who has the socket locked.
+// SAFETY: As above; `rcu` is used once, by `release()`, `data` only by who has the socket locked, and
+// `deadlines` with volatile accesses, which the kernel's memory model allows to race.
 unsafe impl<T: Send> Sync for SockTimer<T> {}
 
 impl_list_arc_safe! {
@@ -152,7 +153,7 @@ impl<T: Send + 'static> SockTimer<T> {
                 timers <- Timed::new(Owner(Atomic::new(sk.as_ptr()))),
                 links <- ListLinks::new(),
                 rcu: Opaque::zeroed(),
-                deadlines: [Atomic::new(0), Atomic::new(0)],
+                deadlines: [Opaque::new(0), Opaque::new(0)],
                 data,
             }? Error),
             GFP_ATOMIC | __GFP_NOWARN,
@@ -179,13 +180,15 @@ impl<T: Send + 'static> SockTimer<T> {
     /// none. Another CPU may change that, unless the socket is locked.
     #[inline]
     pub(crate) fn deadline(&self, which: Which) -> u64 {
-        self.deadlines[which as usize].load(Relaxed)
+        // SAFETY: The field is there as long as `self`. As `READ_ONCE()`: an atomic would call into C.
+        unsafe { self.deadlines[which as usize].get().read_volatile() }
     }
 
     /// Sets what [`Self::deadline`] returns. The timer stays as it is.
     #[inline]
     pub(crate) fn set_deadline(&self, which: Which, at: u64) {
-        self.deadlines[which as usize].store(at, Relaxed);
+        // SAFETY: As above. As `WRITE_ONCE()`.
+        unsafe { self.deadlines[which as usize].get().write_volatile(at) }
     }
 
     /// Returns when the timer expires if it is queued, in ns of `CLOCK_MONOTONIC`. It may expire
@@ -251,6 +254,15 @@ impl<T: Send + 'static> SockTimer<T> {
 ///
 /// The current context has the timers' socket locked during `'a`.
 pub(crate) struct Locked<'a, T>(&'a SockTimer<T>, NotThreadSafe);
+
+impl<T> Clone for Locked<'_, T> {
+    #[inline]
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<T> Copy for Locked<'_, T> {}
 
 impl<'a, T> Locked<'a, T> {
     /// # Safety

@@ -34,13 +34,15 @@ pub(crate) type TimerOf<B> = SockTimer<<B as Backend>::Data>;
 /// Those of a socket that is locked.
 pub(crate) type LockedTimerOf<'a, B> = Locked<'a, <B as Backend>::Data>;
 
-/// What the retransmit timer runs for (`ICSK_TIME_*`).
+/// What a timer runs for (`ICSK_TIME_*`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Event {
     /// The retransmission timeout.
     Timeout,
     /// A loss probe, the end of a reordering window, or a zero-window probe.
     Other,
+    /// A delayed ACK.
+    DelAck,
 }
 
 /// What a module knows of a socket's deadline.
@@ -74,8 +76,8 @@ pub(crate) trait Backend: Sized + 'static {
     /// Serves a socket that is not served yet, by way of [`attach()`]. Returns whether it does.
     fn attach(sk: &mut LockedSock) -> bool;
 
-    /// Runs the retransmit timer for `event`, `delay` ns after `now`, which is a moment ago, or
-    /// later. Returns the ns from `now` to the deadline; none where the wheel shall do it.
+    /// Runs the timer for `event`, `delay` ns after `now`, which is a moment ago, or later. Returns
+    /// the ns from `now` to the deadline; none where the wheel shall do it.
     fn start(
         sk: &mut LockedSock,
         timer: LockedTimerOf<'_, Self>,
@@ -220,6 +222,7 @@ impl<B: Backend> Table<B> {
     ) -> u64 {
         let event = match what as u32 {
             bindings::ICSK_TIME_RETRANS => Event::Timeout,
+            bindings::ICSK_TIME_DACK => Event::DelAck,
             _ => Event::Other,
         };
         // SAFETY: See `Table`.

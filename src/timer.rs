@@ -8,9 +8,9 @@
 //!
 //! ```text
 //!   set():   deadline := now + delay
-//!       the queued timer expires before that, but not soon ... leave it alone
-//!       the deadline is some ticks ahead ..................... let the wheel look at it in time
-//!       else ................................................. put it on the clock at the deadline
+//!       the deadline is some ticks ahead ... the wheel is to look at it in time
+//!       else ............................... the timer is to expire at the deadline
+//!       but if that one is queued, and expires before that and not soon, it is left alone
 //!
 //!   expiry, also of the wheel's timer: the kernel's handler locks the socket (or leaves that to who
 //!   owns it), then
@@ -36,6 +36,7 @@ use crate::{
         pernet::Net,
         random, //
         sock::{
+            jiffies,
             ticks_to_us,
             us_to_ticks,
             LockedSock, //
@@ -81,6 +82,10 @@ use kernel::{
 /// The timers of one socket.
 type Timer = SockTimer<Data>;
 
+// With its reference count it has an object of 256 bytes.
+#[cfg(CONFIG_64BIT)]
+const _: () = assert!(size_of::<Timer>() + size_of::<usize>() <= 256);
+
 /// Those of a socket that is locked.
 type LockedTimer<'a> = Locked<'a, Data>;
 
@@ -91,8 +96,12 @@ pub(crate) struct Data {
     /// How long an ACK should be delayed, in us, and `tcp_delack_min` when that was predicted.
     ato: Cell<u32>,
     ato_base: Cell<u32>,
-    /// When the last segment with data arrived, in ns of `CLOCK_MONOTONIC`.
-    received: Cell<u64>,
+    /// When the last segment with data arrived, in us of `CLOCK_MONOTONIC`. That wraps, as the
+    /// kernel's does: after 71 minutes a gap may be taken for a short one, once.
+    received: Cell<u32>,
+    /// By when the socket's timers on the wheel have expired, if they are queued there; none: not
+    /// known, they were not started here.
+    woken: [Cell<Option<deadline::Woken>>; 2],
     /// Deadlines set and ACKs delayed that no counter has yet.
     rearmed: Cell<u8>,
     acks: Cell<u8>,
@@ -196,8 +205,8 @@ fn is_leaving() -> bool {
 
 /// Sets the deadline `delay` after `now`, both in ns, and sees to it that the timer expires then, or
 /// before. Returns whether the timer had to be armed for it.
-#[inline]
-fn set(sk: &mut LockedSock, timer: &LockedTimer<'_>, which: Which, now: u64, delay: u64) -> bool {
+#[inline(always)]
+fn set(sk: &mut LockedSock, timer: LockedTimer<'_>, which: Which, now: u64, delay: u64) -> bool {
     let at = now.saturating_add(delay);
     timer.set_deadline(which, at);
     cover(sk, timer, which, at, delay)
@@ -206,13 +215,24 @@ fn set(sk: &mut LockedSock, timer: &LockedTimer<'_>, which: Which, now: u64, del
 /// Sees to it that the timer, or the wheel's, expires in good time before the deadline `at`, `delay`
 /// being what is left until then. Returns whether the timer had to be put on the clock.
 ///
-/// That the timer is queued is seen without its lock. If it expires right now, the expiry waits for
-/// the socket. The wheel's does not; and of one that is queued there nobody knows how much the wheel
-/// has rounded it up, which may have been for a deadline much further ahead. So it is always moved.
-#[inline]
-fn cover(sk: &mut LockedSock, timer: &Timer, which: Which, at: u64, delay: u64) -> bool {
+/// That a timer is queued is seen without its lock. If it expires right now, the expiry waits for the
+/// socket. Inlined, for a segment may start two timers.
+#[inline(always)]
+fn cover(sk: &mut LockedSock, timer: LockedTimer<'_>, which: Which, at: u64, delay: u64) -> bool {
     if deadline::is_far(delay, tick_ns()) {
-        sk.start_wheel(which, deadline::wake_ticks(delay, tick_ns()));
+        let woken = &timer.data().woken[which as usize];
+        let tick = jiffies() as u16;
+        let armed = match woken.get() {
+            Some(woken) if sk.is_on_wheel(which) => {
+                Some(at - delay + deadline::woken_ns(woken, tick, tick_ns()))
+            }
+            _ => None,
+        };
+        if !deadline::is_covered(armed, at, delay) {
+            let ticks = deadline::wake_ticks(delay, tick_ns());
+            sk.start_wheel(which, ticks);
+            woken.set(Some(deadline::woken(jiffies() as u16, ticks)));
+        }
         return false;
     }
     if deadline::is_covered(timer.armed(which), at, delay) {
@@ -220,6 +240,12 @@ fn cover(sk: &mut LockedSock, timer: &Timer, which: Which, at: u64, delay: u64) 
     }
     timer.arm(which, at);
     true
+}
+
+/// Leaves the timer to the kernel, or to nobody: what is queued will find nothing to do.
+fn forget(timer: LockedTimer<'_>, which: Which) {
+    timer.set_deadline(which, 0);
+    timer.data().woken[which as usize].set(None);
 }
 
 /// Returns the length of a tick in ns.
@@ -246,6 +272,7 @@ impl Backend for HiresTimers {
             ato: Cell::new(0),
             ato_base: Cell::new(0),
             received: Cell::new(0),
+            woken: [Cell::new(None), Cell::new(None)],
             rearmed: Cell::new(0),
             acks: Cell::new(0),
             net: net.clone(),
@@ -275,28 +302,34 @@ impl Backend for HiresTimers {
         delay: u64,
     ) -> Option<u64> {
         let data = timer.data();
+        let which = match event {
+            Event::Timeout | Event::Other => Which::Xmit,
+            Event::DelAck => Which::DelAck,
+        };
         if deadline::is_for_wheel(delay) {
-            // The queued timer, if any, will find nothing to do.
-            timer.set_deadline(Which::Xmit, 0);
+            forget(timer, which);
             data.net.stats.count(Counter::Wheel);
             return None;
         }
         let delay = match event {
-            Event::Other => delay,
             Event::Timeout => match data.net.rto_jitter() {
                 0 => delay,
                 percent => jitter::stretched(delay, percent, random::u32()),
             },
+            Event::Other | Event::DelAck => delay,
         };
-        data.count_start(set(sk, &timer, Which::Xmit, now, delay));
+        let armed = set(sk, timer, which, now, delay);
+        if which == Which::Xmit {
+            data.count_start(armed);
+        }
         Some(delay)
     }
 
     #[inline]
     fn data_received(sk: &mut LockedSock, timer: LockedTimer<'_>) {
         let data = timer.data();
-        let now = sk.clock_ns();
-        let gap = now.saturating_sub(data.received.get()) / 1000;
+        let now = (sk.clock_ns() / 1000) as u32;
+        let gap = now.wrapping_sub(data.received.get());
         data.received.set(now);
         let (ato, base) = data.ato();
         let ato = if sk.is_ack_quick() {
@@ -304,7 +337,7 @@ impl Backend for HiresTimers {
             base
         } else {
             let rto = ticks_to_us(sk.rto_ticks());
-            delack::after_gap_us(ato, u32::try_from(gap).unwrap_or(u32::MAX), base, rto)
+            delack::after_gap_us(ato, gap, base, rto)
         };
         data.ato.set(ato);
     }
@@ -322,7 +355,7 @@ impl Backend for HiresTimers {
             None => Ack::Now,
             Some(at) => {
                 sk.set_ack_delayed();
-                set(sk, &timer, Which::DelAck, now, at - now);
+                set(sk, timer, Which::DelAck, now, at - now);
                 data.count_later(Counter::AcksDelayed, &data.acks);
                 Ack::In(at - now)
             }
@@ -353,7 +386,7 @@ impl Backend for HiresTimers {
             }
             return State::Due(now - at);
         }
-        if cover(sk, &timer, which, at, at - now) && which == Which::Xmit {
+        if cover(sk, timer, which, at, at - now) && which == Which::Xmit {
             data.net.stats.count(Counter::Early);
         }
         State::Early
@@ -371,7 +404,7 @@ impl Backend for HiresTimers {
         data.report(Counter::Rearmed, &data.rearmed);
         data.report(Counter::AcksDelayed, &data.acks);
         for which in [Which::Xmit, Which::DelAck] {
-            timer.set_deadline(which, 0);
+            forget(timer, which);
             if timer.disarm(which) && which == Which::Xmit {
                 data.net.stats.count(Counter::Cancelled);
             }

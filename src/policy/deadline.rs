@@ -14,6 +14,8 @@
 //! each is dear. So it waits on the timer wheel for most of its time, where all that expire within a
 //! tick cost one interrupt, and the timer is armed for what is left then.
 
+use core::num::NonZero;
+
 /// Delays beyond this, in ns, are left to the timer wheel.
 ///
 /// The wheel rounds a second up by 1/16 at most (`kernel/time/timer.c`, levels of 64 buckets).
@@ -37,11 +39,32 @@ pub fn is_far(ns: u64, tick: u64) -> bool {
 /// Returns after how many ticks the timer wheel is to look at a deadline `delay` ns ahead that
 /// [`is_far`]: a tick before it at least, to arm the timer. `tick`: a tick in ns.
 ///
-/// The wheel rounds up by 1/8 of what it is told at most, and a tick.
+/// The wheel rounds up by 1/8 of what it is told at most, and a tick (`kernel/time/timer.c`).
 #[inline]
 pub fn wake_ticks(delay: u64, tick: u64) -> u64 {
     let ticks = delay / tick;
     (ticks - ticks / 4).saturating_sub(2)
+}
+
+/// The tick, by its low bits, in which the wheel's timer has expired for certain. As it waits for a
+/// second at most (see [`is_for_wheel`]), they tell which one is meant.
+pub type Woken = NonZero<u16>;
+
+/// Returns in which tick the wheel's timer has expired if it is told in the tick `now` to do so after
+/// `ticks`.
+#[inline]
+pub fn woken(now: u16, ticks: u64) -> Woken {
+    let latest = now.wrapping_add((ticks + ticks / 8 + 1) as u16);
+    // A tick later is as good.
+    Woken::new(latest).unwrap_or(Woken::MIN)
+}
+
+/// Returns how long it is at most, in ns, from a moment in the tick `now` until the timer has expired.
+/// After [`wake_ticks`] that is no later than the deadline.
+#[inline]
+pub fn woken_ns(woken: Woken, now: u16, tick: u64) -> u64 {
+    let ticks = woken.get().wrapping_sub(now) as i16;
+    (u64::from(ticks.max(0).unsigned_abs()) + 1) * tick
 }
 
 /// Returns whether a timer armed for `armed` (none: not queued) may stay where it is with a

@@ -72,13 +72,13 @@ pub fn timeout_us(i: &Inputs) -> u32 {
             base
         }
     } else {
-        rare_timeout_us(i)
+        rare_timeout_us(*i)
     };
     us.min(i.max_us).max(1)
 }
 
 #[cold]
-fn rare_timeout_us(i: &Inputs) -> u32 {
+fn rare_timeout_us(i: Inputs) -> u32 {
     let (base, linear) = match i.srtt_us8 {
         0 => (i.init_us, 0),
         _ => (base_us(i.srtt_us8, i.rttvar_us), i.linear),

@@ -95,6 +95,35 @@ proptest! {
         }
     }
 
+    /// What the module does with it: whatever deadlines are set while the wheel's timer is queued for
+    /// an earlier one, it expires a tick before the one that holds.
+    #[test]
+    fn woken_ns__no_deadline_is_missed(
+        tick in prop::sample::select(vec![MS, 10 * MS / 3, 4 * MS, 10 * MS]),
+        begin in any::<u32>(),
+        starts in prop::collection::vec((0..300 * MS, 0..=WHEEL_FROM_NS), 1..50)
+    ) {
+        // When the timer does expire, and what the module keeps of that.
+        let mut timer: Option<(u64, Woken)> = None;
+        let mut now = u64::from(begin);
+        for (pause, delay) in starts {
+            now += pause;
+            timer = timer.filter(|&(expiry, _)| now < expiry);
+            if !is_far(delay, tick) {
+                continue;
+            }
+            let jiffies = now / tick;
+            let by = |woken| now + woken_ns(woken, jiffies as u16, tick);
+            if !is_covered(timer.map(|(_, woken)| by(woken)), now + delay, delay) {
+                let ticks = wake_ticks(delay, tick);
+                let expiry = wheel_expiry(jiffies, ticks) * tick;
+                timer = Some((expiry, woken(jiffies as u16, ticks)));
+            }
+            let (expiry, woken) = timer.unwrap();
+            prop_assert!(expiry <= by(woken) && by(woken) <= now + delay);
+        }
+    }
+
     /// What the module does with it: whatever the deadlines, the timer never expires after the
     /// one that holds, nor in the first half of its delay.
     #[test]

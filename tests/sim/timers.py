@@ -80,6 +80,18 @@ def first_timeout__route_before_sysctl(lab):
         check_timeout(c, wire, 7000)
 
 
+@case
+def first_timeout__after_a_longer(lab):
+    """The wheel's timer still waits for a deadline that was far ahead, and may have been rounded up
+    by more than there is time now"""
+    for pause in range(600, 800, 9):
+        settings(lab, 900_000)
+        with lab.connect(exchanges=1) as c:
+            sleep_us(1000 * pause)
+            settings(lab, 60_000)
+            check_timeout(c, lab.capture(), 60_000)
+
+
 @case(50, 200, 10000)
 def backoff_doubles(lab, rto_min):
     """Up to a second; beyond, the timer wheel may round up by 1/16 and a tick"""

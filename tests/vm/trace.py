@@ -56,7 +56,7 @@ def events(lab):
     finally:
         tracing("events/enable", "0")
     with open(f"{TRACING}/trace", encoding="ascii") as f:
-        lines = [line for line in f if f"sport={port} " in line]
+        lines = [line for line in f if f"src=10.0.0.1:{port} " in line]
     kinds = {(event, kind) for line in lines for event, kind in re.findall(r"(tcp_timer_\w+): .*kind=(\w+)", line)}
     assert {("tcp_timer_start", "retransmit"), ("tcp_timer_expire", "retransmit")} <= kinds, kinds
     # the first expiry, and the last start before it
