@@ -96,8 +96,8 @@ impl LockedSock {
         u32::from(pending) & bindings::inet_csk_ack_state_t_ICSK_ACK_TIMER != 0
     }
 
-    /// Notes that an ACK waits for its timer. To be done before the timer may expire: the wheel's
-    /// looks for this without the lock (`tcp_delack_timer()`).
+    /// Notes that an ACK waits for its timer. Once the module has left, the wheel's looks for that
+    /// without the lock (`tcp_delack_timer()`).
     #[inline]
     pub(crate) fn set_ack_delayed(&mut self) {
         let flags = bindings::inet_csk_ack_state_t_ICSK_ACK_SCHED

@@ -130,7 +130,8 @@ pub(crate) struct SockTimer<T> {
 // SAFETY: Nothing but `rcu` is in the way of that, which may be used anywhere, and what is a `u64`.
 unsafe impl<T: Send> Send for SockTimer<T> {}
 // SAFETY: As above; `rcu` is used once, by `release()`, `data` only by who has the socket locked, and
-// `deadlines` with volatile accesses, which the kernel's memory model allows to race.
+// `deadlines` with volatile accesses. Those race only with who looks without the lock to tell a user
+// what is left; on 32 bits that may be half of a change.
 unsafe impl<T: Send> Sync for SockTimer<T> {}
 
 impl_list_arc_safe! {

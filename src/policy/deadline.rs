@@ -46,8 +46,8 @@ pub fn wake_ticks(delay: u64, tick: u64) -> u64 {
     (ticks - ticks / 4).saturating_sub(2)
 }
 
-/// The tick, by its low bits, in which the wheel's timer has expired for certain. As it waits for a
-/// second at most (see [`is_for_wheel`]), they tell which one is meant.
+/// The tick, by its low bits, in which the wheel's timer has expired for certain. As it waits for two
+/// seconds at most (see [`is_for_wheel`]; jitter may double that), they tell which one is meant.
 pub type Woken = NonZero<u16>;
 
 /// Returns in which tick the wheel's timer has expired if it is told in the tick `now` to do so after

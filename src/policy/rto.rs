@@ -72,6 +72,7 @@ pub fn timeout_us(i: &Inputs) -> u32 {
             base
         }
     } else {
+        // By value, or all of it would have to be in memory.
         rare_timeout_us(*i)
     };
     us.min(i.max_us).max(1)

@@ -92,6 +92,18 @@ def first_timeout__after_a_longer(lab):
             check_timeout(c, lab.capture(), 60_000)
 
 
+@case
+def first_timeout__after_one_of_the_kernel(lab):
+    """The wheel's timer waits for a deadline beyond a second, which the kernel has moved it to"""
+    settings(lab, 900_000)
+    with lab.connect(exchanges=1) as c:
+        settings(lab, 1_500_000)
+        c.exchange(1)
+        sleep_us(100_000)
+        settings(lab, 700_000)
+        check_timeout(c, lab.capture(), 700_000)
+
+
 @case(50, 200, 10000)
 def backoff_doubles(lab, rto_min):
     """Up to a second; beyond, the timer wheel may round up by 1/16 and a tick"""
