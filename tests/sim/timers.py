@@ -99,7 +99,7 @@ def first_timeout__after_one_of_the_kernel(lab):
     with lab.connect(exchanges=1) as c:
         settings(lab, 1_500_000)
         c.exchange(1)
-        sleep_us(100_000)
+        sleep_us(250_000)
         settings(lab, 700_000)
         check_timeout(c, lab.capture(), 700_000)
 
