@@ -8,9 +8,12 @@
 // Of what TCP does not need, KUnit tests are the only users.
 #[cfg_attr(not(CONFIG_KUNIT = "y"), expect(dead_code))]
 pub(crate) mod hrtimer;
+pub(crate) mod percpu;
 pub(crate) mod pernet;
 pub(crate) mod random;
 pub(crate) mod sock;
 pub(crate) mod sock_timer;
 pub(crate) mod sysctl;
+pub(crate) mod tasklet;
 pub(crate) mod tcp_hires;
+pub(crate) mod tsq;

@@ -14,6 +14,7 @@ use core::{
     cell::UnsafeCell,
     marker::PhantomData,
     ptr::{
+        addr_of,
         addr_of_mut,
         null_mut, //
     },
@@ -52,6 +53,52 @@ impl Net {
         unsafe { &*net.cast() }
     }
 
+    /// Returns that of a socket.
+    ///
+    /// # Safety
+    ///
+    /// `sk` must point to a socket that stays during `'a`.
+    #[inline]
+    pub(super) unsafe fn of_sock<'a>(sk: *const bindings::sock) -> &'a Self {
+        // SAFETY: By the caller's promise. A socket has a namespace, and keeps it. (`sock_net()` is
+        // inline.)
+        unsafe {
+            #[cfg(CONFIG_NET_NS)]
+            let net = (*sk).__sk_common.skc_net.net;
+            #[cfg(not(CONFIG_NET_NS))]
+            let net = {
+                let _ = sk;
+                addr_of!(bindings::init_net)
+            };
+            Self::from_raw(net)
+        }
+    }
+
+    /// The kernel's `net.ipv4.tcp_rto_min_us`.
+    pub(crate) fn rto_min(&self) -> &Value {
+        // SAFETY: By the type's invariant. Its writers are C code.
+        unsafe { Value::from_raw(addr_of!((*self.as_ptr()).ipv4.sysctl_tcp_rto_min_us)) }
+    }
+
+    /// The kernel's `net.ipv4.tcp_pingpong_thresh`.
+    #[inline]
+    pub(super) fn pingpong_thresh(&self) -> u8 {
+        // SAFETY: As above.
+        unsafe { addr_of!((*self.as_ptr()).ipv4.sysctl_tcp_pingpong_thresh).read_volatile() }
+    }
+
+    /// The kernel's `net.ipv4.tcp_limit_output_bytes`. What is negative there is no limit.
+    #[inline]
+    pub(crate) fn limit_output_bytes(&self) -> u32 {
+        // SAFETY: As above.
+        unsafe {
+            Value::from_raw(addr_of!(
+                (*self.as_ptr()).ipv4.sysctl_tcp_limit_output_bytes
+            ))
+        }
+        .get() as u32
+    }
+
     /// Returns the C namespace.
     #[inline]
     pub(super) fn as_ptr(&self) -> *mut bindings::net {
@@ -69,6 +116,9 @@ pub(crate) trait NetData: Send + Sync + Sized + 'static {
 
     /// The values of the settings, in the same order.
     fn values(&self) -> &[Value];
+
+    /// Values of the kernel's that are to be seen as settings, too.
+    fn aliases(net: &Net) -> impl Iterator<Item = (&'static Setting, &Value)>;
 
     /// The one static that keeps them.
     fn pernet() -> &'static PerNet<Self>;
@@ -147,8 +197,13 @@ impl<T: NetData> PerNet<T> {
     ///
     /// `net` must be valid, and the data registered.
     unsafe fn slot(&self, net: *mut bindings::net) -> *mut Slot<T> {
-        // SAFETY: By the caller's promise. C has set the id and allocated `Slot<T>`, zeroed.
-        unsafe { bindings::net_generic(net, *self.id.get()).cast() }
+        let _guard = rcu::read_lock();
+        // SAFETY: By the caller's promise. C has set the id and allocated `Slot<T>`, zeroed. As
+        // `net_generic()` does, which is inline: what `gen` leads to is an array of pointers.
+        unsafe {
+            let slots = addr_of!((*net).gen).read_volatile().cast::<*mut c_void>();
+            slots.add(*self.id.get() as usize).read().cast()
+        }
     }
 
     /// Makes the data of a new namespace.
@@ -160,8 +215,11 @@ impl<T: NetData> PerNet<T> {
         kernel::error::from_result(|| {
             let data = T::new()?;
             let values = T::settings().iter().zip(data.values());
+            // SAFETY: C calls this with a namespace that will have sockets.
+            let aliases = T::aliases(unsafe { Net::from_raw(net) });
+            let all = Iterator::chain(values, aliases);
             // SAFETY: `exit()` drops the table before the data, and so does an error here.
-            let settings = unsafe { sysctl::Table::register(net, values) }?;
+            let settings = unsafe { sysctl::Table::register(net, all) }?;
             let settings = KBox::new(settings, GFP_KERNEL_ACCOUNT)?;
             // SAFETY: C calls this with a new namespace that nobody else knows yet.
             unsafe {
@@ -221,7 +279,11 @@ impl<T: NetData> PerNet<T> {
     unsafe extern "C" fn show(m: *mut bindings::seq_file, _v: *mut c_void) -> c_int {
         // SAFETY: C calls this for a file of `init()`, which is gone before `owned` is.
         unsafe {
-            let net = bindings::seq_file_single_net(m);
+            // As `seq_file_single_net()`, which is inline.
+            #[cfg(CONFIG_NET_NS)]
+            let net = (*m).private.cast();
+            #[cfg(not(CONFIG_NET_NS))]
+            let net = addr_of_mut!(bindings::init_net);
             (*(*T::pernet().slot(net)).owned).show(SeqFile::from_raw(m));
         }
         0

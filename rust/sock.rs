@@ -23,6 +23,7 @@ use kernel::{
 // Rust must see the fields where C has them.
 const _: () = assert!(size_of::<bindings::sock>() == bindings::SOCK_SIZE);
 const _: () = assert!(size_of::<bindings::tcp_sock>() == bindings::TCP_SOCK_SIZE);
+const _: () = assert!(size_of::<bindings::sk_buff>() == bindings::SK_BUFF_SIZE);
 
 /// A TCP socket that the current context has locked.
 ///
@@ -69,15 +70,8 @@ impl LockedSock {
     /// Returns the network namespace of the socket.
     #[inline]
     pub(crate) fn net(&self) -> &Net {
-        // SAFETY: By the type's invariant. A socket has a namespace, and keeps it. (`sock_net()` is
-        // inline.)
-        unsafe {
-            #[cfg(CONFIG_NET_NS)]
-            let net = (*self.as_ptr()).__sk_common.skc_net.net;
-            #[cfg(not(CONFIG_NET_NS))]
-            let net = addr_of!(bindings::init_net);
-            Net::from_raw(net)
-        }
+        // SAFETY: By the type's invariant.
+        unsafe { Net::of_sock(self.as_ptr()) }
     }
 
     /// Returns whether the socket is closed: no event can be pending.
@@ -131,8 +125,8 @@ impl LockedSock {
     /// Returns whether both sides send in turns, so that an ACK may hope for data to travel with.
     #[inline]
     pub(crate) fn is_interactive(&self) -> bool {
-        // SAFETY: By the type's invariant.
-        unsafe { bindings::inet_csk_in_pingpong_mode(self.as_ptr()) }
+        // SAFETY: By the type's invariant. As `inet_csk_in_pingpong_mode()`, which is inline.
+        unsafe { (*self.icsk()).icsk_ack.pingpong >= self.net().pingpong_thresh() }
     }
 
     /// Returns whether the peer has marked the end of what it had to send (PSH).
@@ -235,7 +229,7 @@ impl LockedSock {
     #[inline]
     pub(crate) fn rto_min_us(&self) -> u32 {
         // SAFETY: By the type's invariant.
-        unsafe { bindings::tcp_rto_min_us(self.as_ptr()) }
+        unsafe { bindings::__tcp_hires_rto_min_us(self.as_ptr()) }
     }
 
     /// Returns the minimal timeout in us that the kernel itself uses for this socket.
@@ -322,7 +316,7 @@ impl SockRef {
     /// Runs `f` with the socket locked. Sleeps.
     pub(crate) fn with_lock<R>(&self, f: impl FnOnce(&mut LockedSock) -> R) -> R {
         // SAFETY: By the type's invariant.
-        unsafe { bindings::lock_sock(self.0.as_ptr()) };
+        unsafe { bindings::lock_sock_nested(self.0.as_ptr(), 0) };
         // SAFETY: We have just locked it, and the reference ends before `release_sock()`.
         let ret = f(unsafe { LockedSock::from_raw(self.0.as_ptr()) });
         // SAFETY: Locked above.
@@ -333,8 +327,13 @@ impl SockRef {
 
 impl Drop for SockRef {
     fn drop(&mut self) {
-        // SAFETY: By the type's invariant.
-        unsafe { bindings::sock_put(self.0.as_ptr()) }
+        let sk = self.0.as_ptr();
+        // SAFETY: By the type's invariant. As `sock_put()`, which is inline.
+        unsafe {
+            if bindings::refcount_dec_and_test(addr_of_mut!((*sk).__sk_common.skc_refcnt)) {
+                bindings::sk_free(sk);
+            }
+        }
     }
 }
 

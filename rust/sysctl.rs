@@ -39,6 +39,17 @@ impl Value {
         Self(UnsafeCell::new(value))
     }
 
+    /// Takes a number of the kernel's for one.
+    ///
+    /// # Safety
+    ///
+    /// `value` must be valid during `'a`, and written whole.
+    #[inline]
+    pub(super) unsafe fn from_raw<'a>(value: *const c_int) -> &'a Self {
+        // SAFETY: By the caller's promise; the layouts are the same.
+        unsafe { &*value.cast() }
+    }
+
     /// Changes the value.
     pub(crate) fn set(&self, value: i32) {
         // SAFETY: `self` is valid, and C writes it the same way (`WRITE_ONCE()`).

@@ -12,6 +12,7 @@ use super::{
         SockTimer,
         Which, //
     },
+    tsq::Freed, //
 };
 use core::{
     marker::PhantomData,
@@ -116,6 +117,10 @@ pub(crate) trait Backend: Sized + 'static {
 
     /// Returns the timeout of a SYN or SYN-ACK in us.
     fn rto_init(net: &Net) -> u32;
+
+    /// A packet has been freed whose socket seems to wait for that. Callable in any context, the socket
+    /// is not locked.
+    fn freed(sk: Freed);
 }
 
 /// Allocates the timers for a socket that has none, and gives them to the socket. Does not sleep.
@@ -142,6 +147,7 @@ pub(crate) fn detach<B: Backend>(sk: &mut LockedSock, timer: &TimerOf<B>) -> boo
         if !core::ptr::eq(attached, timer) {
             return false;
         }
+        sk.set_queue_bytes(None);
         slot(sk.as_ptr()).write_volatile(core::ptr::null_mut());
         SockTimer::release(Arc::from_raw(attached), sk);
     }
@@ -357,13 +363,27 @@ impl<B: Backend> Table<B> {
         // SAFETY: See `Table`.
         unsafe { B::rto(LockedSock::from_raw(sk), locked::<B>(sk)) }
     }
+
+    /// [`Backend::freed`].
+    ///
+    /// # Safety
+    ///
+    /// `skb` must be charged to a full TCP socket, and about to be freed.
+    unsafe extern "C" fn wfree(skb: *mut bindings::sk_buff) {
+        // SAFETY: By the caller's promise.
+        B::freed(unsafe { Freed::from_skb(skb) })
+    }
 }
 
 /// Proof that a [`Backend`] serves the timers of all TCP sockets. Ends that when dropped, and waits
 /// for the memory of the timers.
 ///
 /// Before that, the owner must have detached all its timers, and take no new ones.
-pub(crate) struct Registration(());
+///
+/// C keeps a pointer to the operations.
+pub(crate) struct Registration {
+    _ops: KBox<bindings::tcp_hires_ops>,
+}
 
 impl Registration {
     /// Makes `B` serve all sockets. Sleeps.
@@ -372,7 +392,7 @@ impl Registration {
     ///
     /// # Errors
     ///
-    /// `EBUSY` if another module does so already.
+    /// `EBUSY` if another module does so already, or `ENOMEM`.
     pub(crate) fn new<B: Backend>(rto_min_floor: c_int) -> Result<Self> {
         let ops = bindings::tcp_hires_ops {
             attach: Some(Table::<B>::attach),
@@ -387,12 +407,14 @@ impl Registration {
             rto: Some(Table::<B>::rto),
             rto_init: Some(Table::<B>::rto_init),
             coarse_rtt: Some(Table::<B>::coarse_rtt),
+            wfree: Some(Table::<B>::wfree),
             rto_min_floor,
         };
-        // SAFETY: C copies what it needs of `ops`. The functions are as it expects them, and
-        // stay until `drop()`, which waits for those that run.
-        to_result(unsafe { bindings::tcp_hires_register(&ops) })?;
-        Ok(Self(()))
+        let ops = KBox::new(ops, GFP_KERNEL)?;
+        // SAFETY: The functions are as C expects them. They and `ops` stay until `drop()`, which waits
+        // for those that run.
+        to_result(unsafe { bindings::tcp_hires_register(&*ops) })?;
+        Ok(Self { _ops: ops })
     }
 }
 

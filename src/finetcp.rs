@@ -15,6 +15,7 @@ mod netns;
 mod policy;
 mod stats;
 mod timer;
+mod tsq;
 
 module! {
     type: FineTcp,
@@ -34,9 +35,10 @@ module! {
 const MAX_FLOOR: i32 = 200_000;
 
 /// The module while it is loaded. The order of the fields is that of their drop: first nobody
-/// calls us any more, then go settings and counters.
+/// calls us any more, then the sockets that wait are resumed, then go settings and counters.
 struct FineTcp {
     _backend: ext::tcp_hires::Registration,
+    _queues: ext::percpu::Filled<ext::tasklet::Tasklet<tsq::Waiting>>,
     _namespaces: ext::pernet::Registration<netns::Namespace>,
 }
 
@@ -56,8 +58,14 @@ impl kernel::Module for FineTcp {
         unsafe { timer::init() };
         // SAFETY: Once; `_namespaces` is dropped last.
         let namespaces = unsafe { netns::NAMESPACES.register()? };
-        let backend = ext::tcp_hires::Registration::new::<timer::HiresTimers>(floor)
-            .inspect_err(|_| pr_err!("another module serves TCP's timers\n"))?;
+        // SAFETY: Once, and before the backend, which is dropped before this is.
+        let queues = unsafe { tsq::init()? };
+        let backend =
+            ext::tcp_hires::Registration::new::<timer::HiresTimers>(floor).inspect_err(|&e| {
+                if e == EBUSY {
+                    pr_err!("another module serves TCP's timers\n");
+                }
+            })?;
 
         let resolution = ext::hrtimer::resolution();
         if resolution > 1 {
@@ -70,6 +78,7 @@ impl kernel::Module for FineTcp {
         }
         Ok(Self {
             _backend: backend,
+            _queues: queues,
             _namespaces: namespaces,
         })
     }

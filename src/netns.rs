@@ -5,6 +5,7 @@
 use crate::{
     ext::{
         pernet::{
+            Net,
             NetData,
             PerNet, //
         },
@@ -15,7 +16,8 @@ use crate::{
     },
     policy::{
         delack,
-        rto, //
+        rto,
+        tsq, //
     },
     stats::Stats, //
 };
@@ -42,9 +44,18 @@ enum Name {
     RtoInit,
     DelayedAck,
     DelackMin,
+    LimitOutputUsecs,
 }
 
-static SETTINGS: [Setting; 5] = [
+/// The kernel's own `tcp_rto_min_us` under another name.
+static RTO_MIN: Setting = Setting {
+    name: c"tcp_rto_min",
+    default: 200_000,
+    min: &FLOOR,
+    max: i32::MAX,
+};
+
+static SETTINGS: [Setting; 6] = [
     Setting {
         name: c"tcp_linear_timeouts",
         default: 0,
@@ -74,6 +85,12 @@ static SETTINGS: [Setting; 5] = [
         default: delack::DEFAULT_MIN_US as i32,
         min: &FLOOR,
         max: delack::INTERACTIVE_MAX_US as i32,
+    },
+    Setting {
+        name: c"tcp_limit_output_usecs",
+        default: 0,
+        min: &ZERO,
+        max: tsq::MAX_US as i32,
     },
 ];
 
@@ -119,6 +136,13 @@ impl Namespace {
     pub(crate) fn delack_min_us(&self) -> u32 {
         self.setting(Name::DelackMin)
     }
+
+    /// For how long, in us, what a socket sends may wait for what it has sent before, 0 for any time:
+    /// `net.ipv4.tcp_limit_output_usecs`.
+    #[inline]
+    pub(crate) fn limit_output_usecs(&self) -> u32 {
+        self.setting(Name::LimitOutputUsecs)
+    }
 }
 
 impl NetData for Namespace {
@@ -130,6 +154,10 @@ impl NetData for Namespace {
 
     fn values(&self) -> &[Value] {
         &self.settings
+    }
+
+    fn aliases(net: &Net) -> impl Iterator<Item = (&'static Setting, &Value)> {
+        core::iter::once((&RTO_MIN, net.rto_min()))
     }
 
     fn pernet() -> &'static PerNet<Self> {

@@ -38,9 +38,17 @@ pub(crate) enum Counter {
     AcksDelayed,
     /// Delayed ACKs that nothing else has carried before their deadline.
     AcksFired,
+    /// Sockets that have waited for their queue to drain, and were resumed by a tasklet.
+    QueueThrottled,
+    /// Of those, sockets that a user owned: he sends when he lets go of it.
+    QueueDeferred,
+    /// Runs of a tasklet. A run may resume many sockets.
+    QueueRuns,
+    /// What the sockets still had in their queues when they were resumed, in bytes (truesize).
+    QueueBytes,
 }
 
-const NAMES: [&str; 10] = [
+const NAMES: [&str; 14] = [
     "Sockets",
     "AllocFailures",
     "TimersStarted",
@@ -51,6 +59,10 @@ const NAMES: [&str; 10] = [
     "TimersOnWheel",
     "AcksDelayed",
     "AcksFired",
+    "QueueThrottled",
+    "QueueDeferred",
+    "QueueRuns",
+    "QueueBytes",
 ];
 
 /// Rows of counters, so that CPUs do not fight for a cache line.

@@ -53,6 +53,7 @@ use crate::{
             Event,
             State, //
         },
+        tsq::Freed, //
     },
     netns::{
         Namespace,
@@ -65,6 +66,7 @@ use crate::{
         rto, //
     },
     stats::Counter,
+    tsq, //
 };
 use core::cell::Cell;
 use kernel::{
@@ -290,6 +292,8 @@ impl Backend for HiresTimers {
         sockets.push_back(timer);
         drop(sockets);
         net.stats.count(Counter::Sockets);
+        // What a server sends first has no timer before it.
+        tsq::limit(sk, &net);
         true
     }
 
@@ -306,6 +310,10 @@ impl Backend for HiresTimers {
             Event::Timeout | Event::Other => Which::Xmit,
             Event::DelAck => Which::DelAck,
         };
+        if which == Which::Xmit {
+            // Each segment that is sent starts this timer.
+            tsq::limit(sk, &data.net);
+        }
         if deadline::is_for_wheel(delay) {
             forget(timer, which);
             data.net.stats.count(Counter::Wheel);
@@ -417,6 +425,11 @@ impl Backend for HiresTimers {
         let listed = unsafe { sockets.remove(timer) };
         drop(sockets);
         drop(listed);
+    }
+
+    #[inline]
+    fn freed(sk: Freed) {
+        tsq::freed(sk);
     }
 
     fn coarse_rtt(sk: &mut LockedSock, rtt: u32) -> u32 {

@@ -29,6 +29,8 @@ SEGMENT = 1000          # bytes
 PORT = 5000
 ADDRESS = "10.0.0.2", PORT      # of b
 SO_TIMESTAMPNS = 35
+SO_MEMINFO = 55
+SK_MEMINFO_WMEM_ALLOC = 2
 IPPROTO_MPTCP = 262
 TRACING = "/sys/kernel/tracing"
 
@@ -149,6 +151,12 @@ class Lab:
     def delay(self, us):
         """Set the round-trip time"""
         run("tc", "-n", "b", "qdisc", "replace", "dev", "e0", "root", "netem", "delay", f"{us}us", "limit", "10000")
+
+    def slow(self, mbit, qdisc="fq_codel"):
+        """From now on a's device takes its time; what waits for it stands in the qdisc"""
+        run("tc", "-n", "a", "qdisc", "replace", "dev", "e0", "root", "handle", "1:", "tbf",
+            "rate", f"{mbit}mbit", "burst", "128kb", "limit", "100mb")
+        run("tc", "-n", "a", "qdisc", "replace", "dev", "e0", "parent", "1:1", qdisc)
 
     def lossy(self, percent):
         """From now on that much of what a sends is lost, at random. For connections to come: each
@@ -360,10 +368,55 @@ class Connection:
         data = self.a.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 104)
         return struct.unpack_from("=I", data, 8)[0], struct.unpack_from("=I", data, 68)[0]
 
+    def acked(self):
+        """Bytes of a's that have arrived"""
+        data = self.a.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 128)
+        return struct.unpack_from("=Q", data, 120)[0]
+
+    def queued(self):
+        """Bytes (truesize) of a's in qdisc and device"""
+        data = self.a.getsockopt(socket.SOL_SOCKET, SO_MEMINFO, 36)
+        return struct.unpack_from("=I", data, 4 * SK_MEMINFO_WMEM_ALLOC)[0]
+
     def retransmitted(self):
         """Segments that a has sent again"""
         data = self.a.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 104)
         return struct.unpack_from("=I", data, 100)[0]
+
+
+class Bulk:
+    """A connection whose a sends without end, and whose b reads"""
+
+    def __init__(self, lab, address=("10.0.0.2", 6000)):
+        (self.connection,) = lab.connections(1, address)
+        self.acked, self.queued, self.info = self.connection.acked, self.connection.queued, self.connection.info
+        self.ended = False
+        self.threads = [threading.Thread(target=work, daemon=True) for work in (self.send, self.receive)]
+        for thread in self.threads:
+            thread.start()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.end()
+
+    def end(self):
+        self.ended = True
+        for thread in self.threads:
+            thread.join()
+        self.connection.close()
+
+    def send(self):
+        data = bytes(1 << 18)
+        while not self.ended:
+            self.connection.a.sendall(data)
+        self.connection.a.shutdown(socket.SHUT_WR)
+
+    def receive(self):
+        buffer = bytearray(1 << 20)
+        while self.connection.b.recv_into(buffer):
+            pass
 
 
 class Capture:

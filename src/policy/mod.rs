@@ -9,3 +9,4 @@ pub mod deadline;
 pub mod delack;
 pub mod jitter;
 pub mod rto;
+pub mod tsq;

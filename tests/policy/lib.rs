@@ -17,3 +17,6 @@ mod jitter;
 #[cfg(test)]
 #[allow(non_snake_case)]
 mod rto;
+#[cfg(test)]
+#[allow(non_snake_case)]
+mod tsq;

@@ -69,7 +69,8 @@ def unprivileged_counters(lab):
     """Anyone may read the counters, of their own namespace"""
     names = ["Sockets", "AllocFailures", "TimersStarted", "TimersRearmed",
              "TimersEarly", "TimersFired", "TimersCancelled", "TimersOnWheel",
-             "AcksDelayed", "AcksFired"]
+             "AcksDelayed", "AcksFired",
+             "QueueThrottled", "QueueDeferred", "QueueRuns", "QueueBytes"]
     lab.connect().close()
     before = lab.stat("a")
     assert list(before) == names, before

@@ -11,7 +11,7 @@ import sys
 import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.realpath(__file__)), ".."))
-from lab import TRACING, case, main, tracing, within  # noqa: E402
+from lab import TRACING, Bulk, case, main, tracing, within  # noqa: E402
 
 SCRIPTS = os.path.join(os.path.dirname(os.path.realpath(__file__)), "..", "..", "scripts", "trace")
 
@@ -83,6 +83,25 @@ def top_retransmits(lab):
     text = output_of("top-retransmits.bt", work=lambda: traffic(lab))
     found = re.findall(r"@segments\[10\.0\.0\.2, (\d+)\]: (\d+)", text)
     assert found, text
+
+
+@case
+def queued_bytes(lab):
+    """A device that is slow: what waits for it is near the limit, what goes on has less"""
+    lab.slow(100)
+    lab.sysctl("a", tcp_limit_output_bytes=40000)
+
+    def work():
+        with Bulk(lab):
+            time.sleep(8)
+
+    text = output_of("queued-bytes.bt", work)
+    means = {name: [int(n) for n in re.findall(rf"@{name}\[\d+, 6000\]: count \d+, average (\d+),", text)]
+             for name in ("waits", "goes_on")}
+    for name, values in means.items():
+        assert values, (name, text)
+    within("bytes of one that waits", max(means["waits"]), 20_000, 40_000)
+    within("bytes of one that goes on", max(means["goes_on"]), 1, max(means["waits"]) - 10_000)
 
 
 if __name__ == "__main__":

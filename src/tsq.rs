@@ -1,0 +1,122 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! TCP Small Queues: a socket that has too much in qdisc and device waits, and sends again when some
+//! of that is gone.
+//!
+//! Who frees a packet cannot send the next: it may be inside the qdisc's lock, or in a hard
+//! interrupt. So it puts the socket into its CPU's queue, whose tasklet lets all that are in there
+//! send.
+
+use crate::{
+    ext::{
+        percpu::{
+            Filled,
+            PerCpu, //
+        },
+        sock::LockedSock,
+        tasklet::{
+            Run,
+            Tasklet, //
+        },
+        tsq::{
+            Freed,
+            Queue,
+            Resumed, //
+        },
+    },
+    netns::{
+        Namespace,
+        NAMESPACES, //
+    },
+    policy::tsq,
+    stats::Counter, //
+};
+use core::ptr::{
+    self,
+    null, //
+};
+use kernel::{
+    new_spinlock_irq,
+    prelude::*,
+    sync::SpinLockIrq, //
+};
+
+/// The sockets of one CPU that are to be resumed.
+#[pin_data]
+pub(crate) struct Waiting {
+    #[pin]
+    queue: SpinLockIrq<Queue>,
+}
+
+static WAITING: PerCpu<Tasklet<Waiting>> = PerCpu::new();
+
+/// Makes the queues and their tasklets. They go with what it returns, once all are resumed.
+///
+/// # Safety
+///
+/// Must be called once, and before the backend is registered that calls [`freed`]; what it returns
+/// must be dropped after that.
+pub(crate) unsafe fn init() -> Result<Filled<Tasklet<Waiting>>> {
+    let new = || {
+        Tasklet::new(pin_init!(Waiting {
+            queue <- new_spinlock_irq!(Queue::new()),
+        }))
+    };
+    // SAFETY: By the caller's promise.
+    unsafe { WAITING.fill(new) }
+}
+
+/// A packet of a socket has been freed. Callable in any context.
+#[inline]
+pub(crate) fn freed(sk: Freed) {
+    if sk.should_drain() {
+        return;
+    }
+    let Some(waiting) = WAITING.get() else {
+        // Before the backend was there, or after.
+        kernel::warn_on!(true);
+        return;
+    };
+    if let Some(sk) = sk.throttled() {
+        waiting.queue.lock().push(sk);
+        waiting.schedule();
+    }
+}
+
+impl Run for Waiting {
+    fn run(&self) {
+        let mut queue = self.queue.lock().take();
+        // In whose namespace this run is counted.
+        let mut counted = null();
+        while let Some(sk) = queue.pop() {
+            let bytes = sk.bytes();
+            sk.resume(|net, resumed| {
+                let Some(net) = NAMESPACES.get(net) else {
+                    return;
+                };
+                net.stats.count(Counter::QueueThrottled);
+                net.stats.add(Counter::QueueBytes, bytes);
+                if resumed == Resumed::Deferred {
+                    net.stats.count(Counter::QueueDeferred);
+                }
+                if !ptr::eq(&*net, counted) {
+                    net.stats.count(Counter::QueueRuns);
+                    counted = &*net;
+                }
+            });
+        }
+    }
+}
+
+/// Limits what the socket may have in qdisc and device, by the settings as they are now.
+#[inline]
+pub(crate) fn limit(sk: &mut LockedSock, net: &Namespace) {
+    let bytes = sk.net().limit_output_bytes();
+    let us = net.limit_output_usecs();
+    let limit = if bytes >= tsq::KERNEL_BYTES && us == 0 || sk.has_deep_queue() {
+        None
+    } else {
+        tsq::queue_bytes(bytes, us, sk.delivered())
+    };
+    sk.set_queue_bytes(limit);
+}
