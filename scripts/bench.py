@@ -65,10 +65,10 @@ def guest(script, options, *args):
     return json.loads(output_of(script, *options, "--", SELF, *args).splitlines()[-1])
 
 
-def write_csv(directory, columns, rows):
+def write_csv(directory, columns, rows, name=NAME):
     """Write the rows (dictionaries or lists) to NAME.csv; returns its path. The old one stays until the
     new one is whole"""
-    path = os.path.join(directory or os.path.join(TOP, "results"), f"{NAME}.csv")
+    path = os.path.join(directory or os.path.join(TOP, "results"), f"{name}.csv")
     os.makedirs(os.path.dirname(path), exist_ok=True)
     with open(path + ".new", "w", newline="", encoding="ascii") as f:
         out = csv.writer(f, lineterminator="\n")
@@ -76,6 +76,11 @@ def write_csv(directory, columns, rows):
         out.writerows([row[c] for c in columns] if isinstance(row, dict) else row for row in rows)
     os.replace(path + ".new", path)
     return path
+
+
+def percentile(values, percent):
+    """The value that so many of them do not exceed"""
+    return sorted(values)[min(len(values) * percent // 100, len(values) - 1)]
 
 
 class Incast:
