@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0
 """What the benchmarks have in common: their command line, starting a guest, and
-fan-in reads (scripts/incast), of which each is measured once."""
+traffic in a fabric (scripts/fabric), of which each case is measured once."""
 
 import argparse
 import concurrent.futures
@@ -83,21 +83,31 @@ def percentile(values, percent):
     return sorted(values)[min(len(values) * percent // 100, len(values) - 1)]
 
 
-class Incast:
-    """Measures fan-in reads, a guest for each cell, a few at a time, and remembers them: a cell that was
-    measured before, with the same kernel, module, tool and parameters, is not measured again.
+class Fabric:
+    """Measures traffic in a fabric, a guest for each cell, a few at a time, and remembers them: a cell that
+    was measured before, with the same kernel, module, tool and parameters, is not measured again.
 
     A cell is a dictionary of kernel ("stock" or "finetcp"), tuning ("default" or
     "SYSCTL=V,...", below net.ipv4), rate_mbit, buffer_pkts, senders and block_bytes. It may have
-    client_tuning, which comes on top at the client. options(cell) are for "incast client".
+    client_tuning, which comes on top at the client, and what OPTIONS names. What is random in the guest
+    follows from its seed. options(cell) are for "traffic client".
     """
+
+    # Of scripts/fabric/topology, by what a cell calls them
+    OPTIONS = {"senders": "--senders", "rate_mbit": "--rate", "server_rate_mbit": "--server-rate",
+               "buffer_pkts": "--buffer", "red": "--red", "rtt_us": "--rtt", "rtt_spread_us": "--rtt-spread",
+               "loss_percent": "--loss", "cc": "--cc", "seed": "--seed", "trace_us": "--trace"}
+    SEED = 1            # of cells without one
+    LOSSLESS = 20000    # packets of buffer: more than the senders ever have in flight
 
     def __init__(self, options, force=False):
         self.options = options
         self.force = force
-        self.tool = output_of("incast/build")
-        self.topology = os.path.join(SCRIPTS, "incast", "topology")
-        self.common = [self.digest(self.tool), self.digest(self.topology)]
+        self.tool = output_of("compile", os.path.join(SCRIPTS, "fabric", "traffic.c"))
+        self.topology = os.path.join(SCRIPTS, "fabric", "topology")
+        self.common = [self.digest(path) for path in (
+            self.tool, self.topology, os.path.join(SCRIPTS, "fabric", "watch"),
+            os.path.join(SCRIPTS, "guest", "seed.c"))]
         self.inputs = {}
 
     @staticmethod
@@ -114,22 +124,38 @@ class Incast:
             return hashlib.file_digest(f, "sha256").hexdigest()
 
     def command(self, cell):
-        args = [self.topology, "--tool", self.tool, "--senders", str(cell["senders"]),
-                "--rate", str(cell["rate_mbit"]), "--buffer", str(cell["buffer_pkts"])]
+        args = [self.topology, "--tool", self.tool]
+        for key, option in self.OPTIONS.items():
+            if key in cell:
+                args += [option, str(cell[key])]
         for option, tuning in ("--sysctl", cell["tuning"]), ("--client-sysctl", cell.get("client_tuning", "default")):
             if tuning != "default":
                 for kv in tuning.split(","):
                     args += [option, f"net.ipv4.{kv}"]
-        return args + ["--", "--block", str(cell["block_bytes"]), *self.options(cell)]
+        return args + ["--", "--block", str(cell["block_bytes"]), *map(str, self.options(cell))]
 
-    def cache_file(self, cell):
+    def inputs_of(self, cell):
+        """What the result depends on, besides the cell; equal in every checkout"""
         kernel = cell["kernel"]
         if kernel not in self.inputs:
             variant = ["um-stock"] if kernel == "stock" else ["um-patched", "--module"]
             self.inputs[kernel] = [*self.common, output_of("kernel", "id", *variant)]
+        return self.inputs[kernel]
+
+    def cache_file(self, cell):
         # Not the paths of topology and tool: their contents are among the inputs.
-        key = json.dumps([self.inputs[kernel], cell, self.command(cell)[3:]], sort_keys=True)
+        key = json.dumps([self.inputs_of(cell), cell, self.command(cell)[3:]], sort_keys=True)
         return os.path.join(CACHE, "cells", hashlib.sha256(key.encode()).hexdigest()[:24] + ".json")
+
+    def remember(self, cell, inputs, result):
+        """Take over what another machine has measured"""
+        if inputs != self.inputs_of(cell):
+            die("a result comes from another kernel, module or tool than this checkout's")
+        path = self.cache_file(cell)
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        with open(path + ".new", "w", encoding="ascii") as f:
+            json.dump(result, f)
+        os.replace(path + ".new", path)
 
     def cached(self, cell):
         path = self.cache_file(cell)
@@ -142,26 +168,26 @@ class Incast:
             return None
 
     def measure(self, cell):
-        """Run one guest; returns the cell with its results. Those of --blocks-csv /dev/stdout are in blocks_ms"""
+        """Run one guest; returns the cell with its results. Those of --blocks-csv /dev/stdout are in blocks_ms,
+        those of a trace in trace"""
         kernel = "stock" if cell["kernel"] == "stock" else "patched"
-        run = subprocess.run([os.path.join(SCRIPTS, "sim"), "--kernel", kernel, "--", *self.command(cell)],
+        run = subprocess.run([os.path.join(SCRIPTS, "sim"), "--kernel", kernel, "--seed", str(cell.get("seed", self.SEED)),
+                              "--", *self.command(cell)],
                              cwd=TOP, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
-        result, blocks = {}, []
+        result, blocks, trace = {}, [], []
         for line in run.stdout.splitlines():
             if line.startswith("senders="):
                 result = dict(kv.split("=", 1) for kv in line.split())
+            elif line.startswith("trace,"):
+                trace.append([float(field) for field in line.split(",")[1:]])
             elif line[:1].isdigit():
                 blocks.append(float(line.split(",")[1]))
         if run.returncode or not result:
             raise RuntimeError(f"exit status {run.returncode}\n{run.stdout}{run.stderr}".rstrip())
-        if int(result["drops_elsewhere"]):
+        if int(result["losses"]) and "loss_percent" not in cell:
             raise RuntimeError("packets were dropped elsewhere than at the bottleneck")
-        done = {**result, **({"blocks_ms": blocks} if blocks else {}), **cell}
-        path = self.cache_file(cell)
-        os.makedirs(os.path.dirname(path), exist_ok=True)
-        with open(path + ".new", "w", encoding="ascii") as f:
-            json.dump(done, f)
-        os.replace(path + ".new", path)
+        done = {**result, **({"blocks_ms": blocks} if blocks else {}), **({"trace": trace} if trace else {}), **cell}
+        self.remember(cell, self.inputs_of(cell), done)
         return done
 
     @staticmethod

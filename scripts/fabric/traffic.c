@@ -1,11 +1,17 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * incast: synchronised fan-in reads, the traffic that makes TCP collapse.
+ * traffic: one client that asks many servers.
  *
- * A client reads one block that is striped over many servers: it asks every
- * server for its share, waits until the last byte of the last share is there,
- * and only then asks for the next block (the "fixed block" workload of
- * Vasudevan et al., SIGCOMM 2009). One lost tail holds up the whole block.
+ * In synchronised fan-in reads, the traffic that makes TCP collapse, the client
+ * reads one block that is striped over the servers: it asks every server for its
+ * share, waits until the last byte of the last share is there, and only then asks
+ * for the next block (the "fixed block" workload of Vasudevan et al., SIGCOMM
+ * 2009). One lost tail holds up the whole block. With --share, each share is that
+ * large instead, however many servers there are.
+ *
+ * With --independent no server waits for another: each is asked again when its
+ * own answer is there, and what is measured is an answer instead of a block. With
+ * --reconnect each request has a connection of its own.
  *
  * Both sides are event driven and sleep whenever there is nothing to do, so
  * the program can run on a virtual clock that stands still while anything
@@ -52,6 +58,12 @@ struct options {
 	const char	*device;	/* server i listens on the device named <device><i> */
 	bool		background;
 	uint64_t	block;
+	uint64_t	share[2];	/* least and most bytes of a server; 0: its part of the block */
+	bool		independent;
+	bool		reconnect;
+	uint64_t	pause;		/* us on average, between an answer or block and the next request */
+	uint64_t	spread;		/* us over which the requests for a block go out */
+	uint32_t	seed;
 	unsigned int	warmup;
 	unsigned int	rounds;
 	unsigned int	min_rounds;
@@ -68,6 +80,11 @@ struct conn {
 	uint64_t	left;		/* bytes still owed of the current answer */
 	unsigned char	req[8];
 	unsigned int	req_len;
+	/* of the client: */
+	unsigned int	server;
+	uint64_t	share;		/* bytes to ask for */
+	int64_t		asked;		/* when */
+	unsigned int	answers;	/* whole ones */
 };
 
 static void fill_pattern(void)
@@ -100,6 +117,17 @@ static struct sockaddr_in server_addr(const struct options *o, unsigned int i)
 	};
 
 	return sin;
+}
+
+static uint32_t random_state;
+
+/* From 0 to @n - 1, the same ones in every run (xorshift32, Marsaglia 2003) */
+static uint32_t below(uint64_t n)
+{
+	random_state ^= random_state << 13;
+	random_state ^= random_state >> 17;
+	random_state ^= random_state << 5;
+	return random_state % n;
 }
 
 static const char *server_name(const struct options *o, unsigned int i)
@@ -286,108 +314,219 @@ static int run_server(const struct options *o)
 
 /* Client */
 
-static void client_connect(const struct options *o, unsigned int i, struct conn *c)
-{
-	struct timeval tv = { .tv_sec = o->timeout };
-	struct sockaddr_in sin = server_addr(o, i);
+/* A request that is due at some time. Those of one time keep their order. */
+struct due {
+	int64_t		at;
+	uint64_t	number;
+	struct conn	*conn;
+};
 
-	c->fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+struct client {
+	const struct options *o;
+	struct conn	*conns;
+	int		ep;
+	struct epoll_event ev[64];
+	int		ready;		/* of ev, not yet looked at */
+	struct due	*heap;		/* of all requests to come */
+	unsigned int	due;
+	uint64_t	number;		/* of the next one */
+	uint64_t	bytes;		/* of all answers */
+};
+
+static void client_connect(struct client *cl, struct conn *c)
+{
+	const struct options *o = cl->o;
+	struct sockaddr_in sin = server_addr(o, c->server);
+	struct timeval tv = { .tv_sec = o->timeout };
+
+	/* To reconnect must not hold up the others; to begin with, one waits for the other. */
+	c->fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | (o->reconnect ? SOCK_NONBLOCK : 0), 0);
 	if (c->fd < 0)
 		error(1, errno, "socket");
 	set_int(c->fd, IPPROTO_TCP, TCP_NODELAY, 1);
 	if (setsockopt(c->fd, SOL_SOCKET, SO_SNDTIMEO, &tv, sizeof(tv)))
 		error(1, errno, "SO_SNDTIMEO");
-	if (connect(c->fd, (struct sockaddr *)&sin, sizeof(sin)))
+	if (connect(c->fd, (struct sockaddr *)&sin, sizeof(sin)) && !(o->reconnect && errno == EINPROGRESS))
 		error(1, errno == EINPROGRESS ? ETIMEDOUT : errno,
-		      "cannot connect to %s", server_name(o, i));
+		      "cannot connect to %s", server_name(o, c->server));
+	c->pos = 0;
+	epoll_add(cl->ep, c, o->reconnect ? EPOLLOUT : EPOLLIN);
 }
 
-/* Ask @c for its share of the block: what is left after an even split goes to the first. */
-static void client_ask(const struct options *o, unsigned int i, struct conn *c)
+static void client_ask(struct client *cl, struct conn *c)
 {
-	uint64_t be;
+	uint64_t be = htobe64(c->share);
 
-	c->left = o->block / o->servers + (i < o->block % o->servers);
-	be = htobe64(c->left);
+	c->left = c->share;
 	if (send(c->fd, &be, sizeof(be), MSG_NOSIGNAL) != sizeof(be))
-		error(1, errno, "cannot send a request to %s", server_name(o, i));
+		error(1, errno, "cannot send a request to %s", server_name(cl->o, c->server));
+}
+
+static void client_connected(struct client *cl, struct conn *c)
+{
+	struct epoll_event ev = { .events = EPOLLIN, .data.ptr = c };
+	int err;
+	socklen_t len = sizeof(err);
+
+	if (getsockopt(c->fd, SOL_SOCKET, SO_ERROR, &err, &len) || err)
+		error(1, err ? err : errno, "cannot connect to %s", server_name(cl->o, c->server));
+	if (epoll_ctl(cl->ep, EPOLL_CTL_MOD, c->fd, &ev))
+		error(1, errno, "epoll_ctl");
+	client_ask(cl, c);
 }
 
 /* Read what is there and compare it with what must be there. True once the share is whole. */
-static bool client_read(const struct options *o, unsigned int i, struct conn *c)
+static bool client_read(struct client *cl, struct conn *c)
 {
 	ssize_t n = recv(c->fd, chunk, sizeof(chunk), MSG_DONTWAIT);
+	const char *name = server_name(cl->o, c->server);
 
 	if (n < 0) {
 		if (errno == EAGAIN)
 			return false;
-		error(1, errno, "cannot read from %s", server_name(o, i));
+		error(1, errno, "cannot read from %s", name);
 	}
 	if (n == 0)
-		error(1, 0, "%s closed the connection with %llu bytes to go",
-		      server_name(o, i), (unsigned long long)c->left);
+		error(1, 0, "%s closed the connection with %llu bytes to go", name,
+		      (unsigned long long)c->left);
 	if ((uint64_t)n > c->left)
-		error(1, 0, "%s sent %llu bytes too many", server_name(o, i),
-		      (unsigned long long)(n - c->left));
+		error(1, 0, "%s sent %llu bytes too many", name, (unsigned long long)(n - c->left));
 	if (memcmp(chunk, pattern + c->pos % PERIOD, n))
-		error(1, 0, "%s sent wrong bytes in %llu..%llu", server_name(o, i),
+		error(1, 0, "%s sent wrong bytes in %llu..%llu", name,
 		      (unsigned long long)c->pos, (unsigned long long)(c->pos + n - 1));
 	c->pos += n;
 	c->left -= n;
-	return !c->left;
+	cl->bytes += n;
+	if (c->left)
+		return false;
+	c->answers++;
+	if (cl->o->reconnect)
+		close(c->fd);
+	return true;
+}
+
+static bool earlier(const struct due *a, const struct due *b)
+{
+	return a->at != b->at ? a->at < b->at : a->number < b->number;
+}
+
+/* Ask @c at the time @at for what @c->share says by then. */
+static void client_schedule(struct client *cl, struct conn *c, int64_t at)
+{
+	struct due new = { .at = at, .number = cl->number++, .conn = c };
+	unsigned int i = cl->due++, up;
+
+	for (; i && earlier(&new, &cl->heap[up = (i - 1) / 2]); i = up)
+		cl->heap[i] = cl->heap[up];
+	cl->heap[i] = new;
+}
+
+static struct conn *client_pop(struct client *cl)
+{
+	struct conn *c = cl->heap[0].conn;
+	struct due last = cl->heap[--cl->due];
+	unsigned int i = 0, down;
+
+	while ((down = 2 * i + 1) < cl->due) {
+		if (down + 1 < cl->due && earlier(&cl->heap[down + 1], &cl->heap[down]))
+			down++;
+		if (!earlier(&cl->heap[down], &last))
+			break;
+		cl->heap[i] = cl->heap[down];
+		i = down;
+	}
+	cl->heap[i] = last;
+	return c;
+}
+
+/* Ask who is to be asked, and wait until an answer is whole; whose? */
+static struct conn *client_next(struct client *cl)
+{
+	struct timespec ts;
+	struct conn *c;
+	int64_t now, wait;
+
+	for (;;) {
+		while (cl->ready) {
+			struct epoll_event *ev = &cl->ev[--cl->ready];
+
+			c = ev->data.ptr;
+			if (ev->events & EPOLLOUT)
+				client_connected(cl, c);
+			else if (client_read(cl, c))
+				return c;
+		}
+		now = now_ns();
+		while (cl->due && cl->heap[0].at <= now) {
+			c = client_pop(cl);
+			c->asked = now;
+			if (cl->o->reconnect)
+				client_connect(cl, c);
+			else
+				client_ask(cl, c);
+		}
+		wait = cl->due ? cl->heap[0].at - now : cl->o->timeout * NSEC_PER_SEC;
+		ts.tv_sec = wait / NSEC_PER_SEC;
+		ts.tv_nsec = wait % NSEC_PER_SEC;
+		cl->ready = epoll_pwait2(cl->ep, cl->ev, 64, &ts, NULL);
+		if (cl->ready < 0) {
+			if (errno != EINTR)
+				error(1, errno, "epoll_pwait2");
+			cl->ready = 0;
+		} else if (!cl->ready && !cl->due) {
+			error(1, 0, "no progress for %u s", cl->o->timeout);
+		}
+	}
+}
+
+/* What to ask server @i for. What is left of a block after an even split goes to the first. */
+static uint64_t client_share(const struct options *o, unsigned int i)
+{
+	if (o->share[0])
+		return o->share[0] + below(o->share[1] - o->share[0] + 1);
+	return o->block / o->servers + (i < o->block % o->servers);
 }
 
 /*
- * Put @order into a new order, the same ones in every run. Were it always the
- * same, the first to be asked would always find the switch empty and the last
- * would always find it full: on exact clocks a drop-tail queue picks its
- * victims by position.
+ * Put @order into a new order. Were it always the same, the first to be asked
+ * would always find the switch empty and the last would always find it full: on
+ * exact clocks a drop-tail queue picks its victims by position.
  */
 static void shuffle(unsigned int *order, unsigned int n)
 {
-	static uint32_t x = 2463534242;	/* xorshift32, Marsaglia 2003 */
 	unsigned int i, j, tmp;
 
 	for (i = n - 1; i > 0; i--) {
-		x ^= x << 13;
-		x ^= x >> 17;
-		x ^= x << 5;
-		j = x % (i + 1);
+		j = below(i + 1);
 		tmp = order[i];
 		order[i] = order[j];
 		order[j] = tmp;
 	}
 }
 
-/* Read one block and return how long it took. */
-static int64_t client_round(const struct options *o, int ep, struct conn *conns,
-			    unsigned int *order)
+static int64_t client_pause(const struct options *o)
 {
+	return o->pause ? below(2 * o->pause * 1000) : 0;
+}
+
+/* Read one block and return how long it took. */
+static int64_t client_round(struct client *cl, unsigned int *order)
+{
+	int64_t start = now_ns() + client_pause(cl->o);
+	const struct options *o = cl->o;
 	unsigned int i, waiting = 0;
-	struct epoll_event ev[64];
-	int64_t start;
-	int n;
 
 	shuffle(order, o->servers);
-	start = now_ns();
 	for (i = 0; i < o->servers; i++) {
-		struct conn *c = &conns[order[i]];
+		struct conn *c = &cl->conns[order[i]];
 
-		client_ask(o, order[i], c);
-		waiting += !!c->left;
+		c->share = client_share(o, order[i]);
+		waiting += !!c->share;
+		client_schedule(cl, c, start + (o->spread ? below(o->spread * 1000) : 0));
 	}
 	while (waiting) {
-		n = epoll_wait(ep, ev, 64, o->timeout * 1000);
-		if (n < 0 && errno != EINTR)
-			error(1, errno, "epoll_wait");
-		if (n == 0)
-			error(1, 0, "no progress for %u s: %u of %u servers owe data",
-			      o->timeout, waiting, o->servers);
-		while (n-- > 0) {
-			struct conn *c = ev[n].data.ptr;
-
-			waiting -= client_read(o, c - conns, c);
-		}
+		client_next(cl);
+		waiting--;
 	}
 	return now_ns() - start;
 }
@@ -423,45 +562,94 @@ static double quantile_ms(const int64_t *sorted, unsigned int n, double q)
 	return sorted[rank ? rank - 1 : 0] / 1e6;
 }
 
+/* Whether there is more to measure, with @done rounds in the time since @start */
+static bool more(const struct options *o, unsigned int done, int64_t start)
+{
+	return done < o->rounds &&
+	       (done < o->min_rounds || !o->budget || (now_ns() - start) / 1e9 < o->budget);
+}
+
+/* Blocks, one after the other; returns how many, and their times in @ns. */
+static unsigned int run_blocks(struct client *cl, int64_t *ns, int64_t *start)
+{
+	const struct options *o = cl->o;
+	unsigned int i, done = 0, *order = xcalloc(o->servers, sizeof(*order));
+
+	for (i = 0; i < o->servers; i++)
+		order[i] = i;
+	for (i = 0; i < o->warmup; i++)
+		client_round(cl, order);
+	cl->bytes = 0;
+	*start = now_ns();
+	do {
+		ns[done++] = client_round(cl, order);
+	} while (more(o, done, *start));
+	return done;
+}
+
+/* Answers, those of each server on their own; returns how many, and their times in @ns. */
+static unsigned int run_answers(struct client *cl, int64_t *ns, int64_t *start)
+{
+	const struct options *o = cl->o;
+	unsigned int i, done = 0, busy = o->servers;
+	struct conn *c;
+
+	*start = now_ns();
+	for (i = 0; i < o->servers; i++) {
+		c = &cl->conns[i];
+		c->share = client_share(o, i);
+		client_schedule(cl, c, *start + client_pause(o));
+	}
+	while (busy) {
+		c = client_next(cl);
+		if (c->answers > o->warmup)
+			ns[done++] = now_ns() - c->asked;
+		if (c->answers < o->warmup || more(o, c->answers - o->warmup, *start)) {
+			c->share = client_share(o, c->server);
+			client_schedule(cl, c, now_ns() + client_pause(o));
+		} else {
+			busy--;
+		}
+	}
+	return done;
+}
+
 static int run_client(const struct options *o)
 {
-	unsigned int i, *order, done = 0;
-	struct conn *conns;
+	struct client cl = { .o = o, .ep = epoll_create1(EPOLL_CLOEXEC) };
+	unsigned int i, done;
 	int64_t *ns, start;
 	double seconds;
-	int ep;
 
-	raise_fd_limit(o->servers);
-	conns = xcalloc(o->servers, sizeof(*conns));
-	order = xcalloc(o->servers, sizeof(*order));
-	ns = xcalloc(o->rounds, sizeof(*ns));
-	ep = epoll_create1(EPOLL_CLOEXEC);
-	if (ep < 0)
+	if (cl.ep < 0)
 		error(1, errno, "epoll_create");
+	if (!o->share[0] && o->block < o->servers && (o->independent || o->reconnect))
+		error(2, 0, "a block of %llu bytes leaves nothing for some of %u servers",
+		      (unsigned long long)o->block, o->servers);
+	raise_fd_limit(o->servers);
+	random_state = 2463534242 + o->seed * 2654435761u;
+	if (!random_state)
+		random_state = 1;
+	cl.conns = xcalloc(o->servers, sizeof(*cl.conns));
+	cl.heap = xcalloc(o->servers, sizeof(*cl.heap));
+	ns = xcalloc((size_t)o->rounds * (o->independent ? o->servers : 1), sizeof(*ns));
 	for (i = 0; i < o->servers; i++) {
-		client_connect(o, i, &conns[i]);
-		epoll_add(ep, &conns[i], EPOLLIN);
-		order[i] = i;
+		cl.conns[i].server = i;
+		if (!o->reconnect)
+			client_connect(&cl, &cl.conns[i]);
 	}
 
-	for (i = 0; i < o->warmup; i++)
-		client_round(o, ep, conns, order);
-
-	start = now_ns();
-	do {
-		ns[done++] = client_round(o, ep, conns, order);
-		seconds = (now_ns() - start) / 1e9;
-	} while (done < o->rounds &&
-		 (done < o->min_rounds || !o->budget || seconds < o->budget));
+	done = (o->independent ? run_answers : run_blocks)(&cl, ns, &start);
+	seconds = (now_ns() - start) / 1e9;
 
 	if (o->csv)
 		write_csv(o->csv, ns, done);
 	qsort(ns, done, sizeof(*ns), cmp_ns);
 	printf("senders=%u block_bytes=%llu rounds=%u time_s=%.6f goodput_mbit=%.1f "
-	       "median_block_ms=%.3f p99_block_ms=%.3f worst_block_ms=%.3f\n",
+	       "median_block_ms=%.3f p99_block_ms=%.3f p999_block_ms=%.3f worst_block_ms=%.3f\n",
 	       o->servers, (unsigned long long)o->block, done, seconds,
-	       o->block * 8.0 * done / seconds / 1e6, quantile_ms(ns, done, 0.5),
-	       quantile_ms(ns, done, 0.99), ns[done - 1] / 1e6);
+	       cl.bytes * 8.0 / seconds / 1e6, quantile_ms(ns, done, 0.5),
+	       quantile_ms(ns, done, 0.99), quantile_ms(ns, done, 0.999), ns[done - 1] / 1e6);
 	return 0;
 }
 
@@ -470,11 +658,12 @@ static int run_client(const struct options *o)
 static void usage(FILE *f)
 {
 	fprintf(f,
-"usage: incast server [OPTION]...\n"
-"       incast client [OPTION]...\n"
+"usage: traffic server [OPTION]...\n"
+"       traffic client [OPTION]...\n"
 "\n"
 "Measure synchronised fan-in reads: the client asks every server for its share\n"
-"of a block, waits for all of them, and repeats.\n"
+"of a block, waits for all of them, and repeats. Or let it ask each server on its\n"
+"own, and measure the answers.\n"
 "\n"
 "Both:\n"
 "  -n, --servers N        number of servers (default 1)\n"
@@ -490,6 +679,13 @@ static void usage(FILE *f)
 "\n"
 "Client: prints one line of key=value.\n"
 "  -b, --block BYTES      size of a block over all servers (default 1048576)\n"
+"  -s, --share MIN[-MAX]  bytes to ask each server for instead, at random\n"
+"  -i, --independent      ask each server again once its own answer is there; what\n"
+"                         is said of blocks below holds for answers of a server\n"
+"  -R, --reconnect        with a new connection for each request\n"
+"  -P, --pause US         before the next request or block, 0 to twice that\n"
+"  -S, --spread US        over how long the requests for a block go out (default 0)\n"
+"  -N, --seed N           for all that is random here (default 0)\n"
 "  -w, --warm-up N        blocks before those that count (default 2)\n"
 "  -r, --rounds N         most blocks to measure (default 100)\n"
 "  -m, --min-rounds N     fewest blocks to measure (default 5)\n"
@@ -521,6 +717,12 @@ int main(int argc, char **argv)
 		{ "device",	required_argument, NULL, 'd' },
 		{ "background",	no_argument,	   NULL, 'g' },
 		{ "block",	required_argument, NULL, 'b' },
+		{ "share",	required_argument, NULL, 's' },
+		{ "independent", no_argument,	   NULL, 'i' },
+		{ "reconnect",	no_argument,	   NULL, 'R' },
+		{ "pause",	required_argument, NULL, 'P' },
+		{ "spread",	required_argument, NULL, 'S' },
+		{ "seed",	required_argument, NULL, 'N' },
 		{ "warm-up",	required_argument, NULL, 'w' },
 		{ "rounds",	required_argument, NULL, 'r' },
 		{ "min-rounds",	required_argument, NULL, 'm' },
@@ -544,7 +746,7 @@ int main(int argc, char **argv)
 	char *end;
 	int c;
 
-	while ((c = getopt_long(argc, argv, "n:a:p:d:gb:w:r:m:B:t:c:h", longopts, NULL)) != -1) {
+	while ((c = getopt_long(argc, argv, "n:a:p:d:gb:s:iRP:S:N:w:r:m:B:t:c:h", longopts, NULL)) != -1) {
 		switch (c) {
 		case 'n':
 			o.servers = number("--servers", optarg, 1, MAX_SERVERS);
@@ -564,6 +766,28 @@ int main(int argc, char **argv)
 			break;
 		case 'b':
 			o.block = number("--block", optarg, 1, 1ULL << 40);
+			break;
+		case 's':
+			end = strchr(optarg, '-');
+			if (end)
+				*end++ = 0;
+			o.share[0] = number("--share", optarg, 1, UINT32_MAX);
+			o.share[1] = end ? number("--share", end, o.share[0], UINT32_MAX) : o.share[0];
+			break;
+		case 'i':
+			o.independent = true;
+			break;
+		case 'R':
+			o.reconnect = true;
+			break;
+		case 'P':
+			o.pause = number("--pause", optarg, 0, 1000000);
+			break;
+		case 'S':
+			o.spread = number("--spread", optarg, 0, 1000000);
+			break;
+		case 'N':
+			o.seed = number("--seed", optarg, 0, UINT32_MAX);
 			break;
 		case 'w':
 			o.warmup = number("--warm-up", optarg, 0, 1000000);
