@@ -22,7 +22,7 @@ kbuild = +$(MAKE) -C '$(KDIR)' M='$(CURDIR)' $(llvm)
 
 rust_files = $(shell find src rust tests -name '*.rs' -not -path '*/target/*' 2>/dev/null)
 
-.PHONY: all help modules modules_install clean kernels demo test check fmt \
+.PHONY: all help modules modules_install clean kernels demo sim test check fmt \
 	fmt-check clippy
 
 all: modules
@@ -36,6 +36,7 @@ help:
 	@echo 'Everything else sets up its own build environment and kernels, once, under'
 	@echo '$${XDG_CACHE_HOME:-~/.cache}/finetcp, and shows how far it is:'
 	@echo '  make demo                      incast with and without finetcp, from nothing'
+	@echo '  make sim ARGS="..."            a fabric and workload of your own (scripts/incast --help)'
 	@echo '  make test                      all that a change must pass'
 	@echo '  make bench-NAME                a measurement: results/NAME.csv and a plot'
 	@echo '  make kernels                   the kernels that the above boot'
@@ -69,6 +70,9 @@ kernels:
 
 demo:
 	scripts/demo
+
+sim:
+	scripts/incast $(ARGS)
 
 test:
 	tests/run
