@@ -226,6 +226,19 @@ class Fabric:
         return results
 
 
+FABRIC = {"senders": "{} servers", "rate_mbit": "{} Mbit/s", "buffer_pkts": "buffer {}", "block_bytes": "blocks of {}",
+          "share_bytes": "{} each", "server_rate_mbit": "servers {} Mbit/s", "red": "RED {}", "rtt_us": "{} us",
+          "rtt_spread_us": "spread {} us", "loss_percent": "{} % lost", "cc": "{}"}
+
+
+def fabric_text(key, value):
+    """What a cell's key says, in words"""
+    if key == "block_bytes":
+        value = int(value)
+        value = f"{value >> 20} MiB" if value % (1 << 20) == 0 else f"{value} bytes"
+    return FABRIC[key].format(value)
+
+
 def goodput(cell, parts=10):
     """The goodput of a cell that has blocks_ms, in Mbit/s, and its standard error: from that of so many
     parts of the run, for blocks in a row are not independent"""

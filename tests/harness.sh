@@ -63,6 +63,13 @@ case_warning_fails() { ends 125 -- sh -c 'echo "WARNING: CPU: 0 PID: 1 at made u
 case_timeout() { ends 124 --timeout 5 -- sh -c "$forever"; }
 case_panic_fails() { [ "$kind" = sim ] || { ends 125 -- sh -c 'echo c >/proc/sysrq-trigger' && complains 'Kernel panic'; }; }
 case_killed_init_fails() { ends 125 -- sh -c 'mount -t tmpfs none /run/finetcp; sleep 0.1' && complains 'left no exit status'; }
+case_seed_repeats() {
+	[ "$kind" = sim ] || return 0
+	local chance='date +%s.%N; cat /proc/sys/kernel/random/uuid; shuf -i 1-1000000 -n 5; cat /proc/net/finetcp_stat' first
+	guest --seed 1 -- sh -c "$chance" && first=$(cat "$TMP/out") &&
+	guest --seed 1 -- sh -c "$chance" && [ "$(cat "$TMP/out")" = "$first" ] &&
+	guest --seed 2 -- sh -c "$chance" && [ "$(cat "$TMP/out")" != "$first" ]
+}
 case_terminated_leaves_nothing() {
 	local pid
 	"${run[@]}" --env HARNESS=$$ -- sh -c "$forever" >/dev/null 2>&1 &
