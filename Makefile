@@ -22,7 +22,7 @@ kbuild = +$(MAKE) -C '$(KDIR)' M='$(CURDIR)' $(llvm)
 
 rust_files = $(shell find src rust tests -name '*.rs' -not -path '*/target/*' 2>/dev/null)
 
-.PHONY: all help modules modules_install clean kernels demo sim test check fmt \
+.PHONY: all help modules modules_install clean kernels demo sim bench test check fmt \
 	fmt-check clippy
 
 all: modules
@@ -38,6 +38,7 @@ help:
 	@echo '  make demo                      incast with and without finetcp, from nothing'
 	@echo '  make sim ARGS="..."            a fabric and workload of your own (scripts/incast --help)'
 	@echo '  make test                      all that a change must pass'
+	@echo '  make bench                     the figures that count, old beside new: Documentation/results.rst'
 	@echo '  make bench-NAME                a measurement: results/NAME.csv and a plot'
 	@echo '  make kernels                   the kernels that the above boot'
 	@echo '  make check                     style: patches, shell and Rust; each patch builds'
@@ -76,6 +77,9 @@ sim:
 
 test:
 	tests/run
+
+bench:
+	scripts/bench
 
 bench-%: scripts/bench-%
 	$(ENV) $<

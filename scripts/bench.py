@@ -226,6 +226,9 @@ class Fabric:
         return results
 
 
+# Of lines in pictures, by kernel
+COLORS = {"finetcp": ["#0b6e4f", "#49a078", "#8fc0a9", "#1d4e89", "#5fa8d3", "#7b6d8d"],
+          "stock": ["#9b2226", "#e07a1f", "#b8860b", "#6d597a", "#355070", "#b56576"]}
 FABRIC = {"senders": "{} servers", "rate_mbit": "{} Mbit/s", "buffer_pkts": "buffer {}", "block_bytes": "blocks of {}",
           "share_bytes": "{} each", "server_rate_mbit": "servers {} Mbit/s", "red": "RED {}", "rtt_us": "{} us",
           "rtt_spread_us": "spread {} us", "loss_percent": "{} % lost", "cc": "{}"}
