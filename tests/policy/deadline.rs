@@ -80,6 +80,23 @@ fn is_covered__table() {
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
+    /// Nothing overflows, for any delay, time and tick length that there is (HZ from 100 to 1000).
+    #[test]
+    fn any_delay__no_overflow(
+        (delay, at, armed) in any::<(u64, u64, Option<u64>)>(),
+        tick in MS..=10 * MS,
+        (now, later) in any::<(u16, u16)>(),
+    ) {
+        let ticks = wake_ticks(delay, tick);
+        prop_assert!(ticks <= delay / tick);
+        let ns = woken_ns(woken(now, ticks), later, tick);
+        prop_assert!(ns >= tick && ns <= (1 << 15) * tick);
+        if is_covered(armed, at, delay) {
+            prop_assert!(armed.is_some_and(|armed| armed <= at));
+        }
+        prop_assert_eq!(is_for_wheel(delay), delay > WHEEL_FROM_NS);
+    }
+
     /// However the wheel rounds, it wakes a tick before the deadline, though not in its first half.
     #[test]
     fn wake_ticks__in_time(

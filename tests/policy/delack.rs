@@ -137,6 +137,19 @@ proptest! {
         }
     }
 
+    /// For any numbers whatever, nothing overflows and each bound holds.
+    #[test]
+    fn any_numbers__within_the_bounds((ato, gap, base, rto) in any::<(u32, u32, u32, u32)>(),
+            interactive: bool, srtt: u32) {
+        let after_gap = after_gap_us(ato, gap, base, rto);
+        prop_assert!(after_gap <= ato.max(INTERACTIVE_MAX_US).max(ato / 2 + base / 2));
+        let after_expiry = after_expiry_us(ato, interactive, base, rto);
+        prop_assert!(!interactive || after_expiry == base);
+        prop_assert!(interactive || after_expiry <= rto.min(INTERACTIVE_MAX_US));
+        let delay = delay_us(ato, base, interactive, srtt);
+        prop_assert!(delay <= ato && (ato <= base || delay <= MAX_US));
+    }
+
     /// Never later than asked for, never later than what was promised already.
     #[test]
     fn due__no_later(now: u64, delay: u64, pending: Option<u64>) {

@@ -16,6 +16,9 @@ mod delack;
 mod jitter;
 #[cfg(test)]
 #[allow(non_snake_case)]
+mod life;
+#[cfg(test)]
+#[allow(non_snake_case)]
 mod rto;
 #[cfg(test)]
 #[allow(non_snake_case)]

@@ -43,17 +43,17 @@ proptest! {
     /// What it returns is what the formula says in exact arithmetic.
     #[test]
     fn queue_bytes__naive(
-        bytes in any::<u32>(),
-        us in 0..=MAX_US,
-        delivered in any::<u64>(),
-        interval in any::<u32>(),
+        bytes: u32,
+        us: u32,
+        delivered: u64,
+        interval: u32,
     ) {
         let mut limits = Vec::new();
         if bytes < KERNEL_BYTES {
             limits.push(u128::from(bytes));
         }
         if us != 0 && interval != 0 {
-            limits.push(u128::from(delivered) * u128::from(us) / u128::from(interval));
+            limits.push((u128::from(delivered) * u128::from(us)).min(u64::MAX.into()) / u128::from(interval));
         }
         let want = limits.into_iter().min();
         let want = want.map(|limit| u32::try_from(limit).unwrap_or(u32::MAX).max(1));

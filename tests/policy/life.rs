@@ -1,0 +1,179 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The life of a connection, against a model: whatever its peer and its owner do, in whatever order,
+//! no timeout is shorter than the settings allow or longer than the longest, silence only ever makes
+//! it longer, and nothing overflows (tests are compiled with checks).
+
+use crate::policy::{
+    deadline,
+    jitter,
+    rto::*, //
+};
+use proptest::prelude::*;
+
+const TICK_US: u32 = 1000;
+
+/// What may happen.
+#[derive(Clone, Debug)]
+enum Event {
+    /// An ACK of what was sent once: a sample of the round trip in us.
+    Sample(u32),
+    /// An ACK of what was sent again, with time stamps in ms.
+    CoarseSample(u32),
+    /// A timeout, and the retransmission has left.
+    Timeout,
+    /// `tcp_rto_min`, `tcp_linear_timeouts` and `tcp_rto_jitter` are set.
+    Set(u32, u8, u32),
+}
+
+/// What the kernel keeps of a connection, and the settings.
+struct Socket {
+    srtt_us8: u32,
+    mdev_us: u32,
+    rttvar_us: u32,
+    backoff: u8,
+    kernel_us: u32,
+    /// The minimal timeout that is in `rttvar_us`
+    floor_us: u32,
+    rto_min: u32,
+    linear: u8,
+    jitter: u32,
+    max_us: u32,
+}
+
+impl Socket {
+    fn inputs(&self) -> Inputs {
+        Inputs {
+            srtt_us8: self.srtt_us8,
+            rttvar_us: self.rttvar_us,
+            backoff: self.backoff,
+            linear: self.linear,
+            init_us: DEFAULT_INIT_US,
+            kernel_us: self.kernel_us,
+            tick_us: TICK_US,
+            max_us: self.max_us,
+        }
+    }
+
+    /// In whole ticks, as the kernel keeps it.
+    fn set_kernel_us(&mut self, us: u64) {
+        let ticks = us
+            .div_ceil(TICK_US.into())
+            .min((self.max_us / TICK_US).into());
+        self.kernel_us = ticks as u32 * TICK_US;
+    }
+
+    /// `tcp_rtt_estimator()`, without its choice of when to let go of a maximum.
+    fn sample(&mut self, rtt: u32) {
+        let rtt = rtt.clamp(1, 1 << 28);
+        if self.srtt_us8 == 0 {
+            self.srtt_us8 = rtt << 3;
+            self.mdev_us = rtt << 1;
+            self.rttvar_us = self.mdev_us.max(self.rto_min);
+        } else {
+            let error = i64::from(rtt) - i64::from(self.srtt_us8 >> 3);
+            self.srtt_us8 = (i64::from(self.srtt_us8) + error).max(1) as u32;
+            let deviation = error.abs() - i64::from(self.mdev_us >> 2);
+            self.mdev_us = (i64::from(self.mdev_us) + deviation).max(0) as u32;
+            self.rttvar_us = self.mdev_us.max(self.rto_min);
+        }
+        self.floor_us = self.rto_min;
+        self.backoff = 0;
+        self.set_kernel_us(u64::from(self.srtt_us8 >> 3) + u64::from(self.rttvar_us));
+    }
+
+    /// What the module does when it finds another minimum than before.
+    fn follow(&mut self) {
+        if self.srtt_us8 != 0 && self.floor_us != self.rto_min {
+            let rebased =
+                rebase_rttvar_us(self.rttvar_us, self.mdev_us, self.floor_us, self.rto_min);
+            self.floor_us = self.rto_min;
+            if let Some(rttvar) = rebased {
+                self.rttvar_us = rttvar;
+                let base = u64::from(base_us(self.srtt_us8, rttvar));
+                self.set_kernel_us((base.div_ceil(1000) * 1000) << self.backoff.min(20));
+            }
+        }
+    }
+}
+
+fn events() -> impl Strategy<Value = Vec<Event>> {
+    let us = || prop_oneof![1..2000_u32, any::<u32>()];
+    let setting = (
+        prop_oneof![1..1000_u32, 1..=200_000_u32, 1..=i32::MAX as u32],
+        0..=MAX_LINEAR,
+        0..=100_u32,
+    );
+    let event = prop_oneof![
+        4 => us().prop_map(Event::Sample),
+        1 => us().prop_map(Event::CoarseSample),
+        8 => Just(Event::Timeout),
+        1 => setting.prop_map(|(min, linear, jitter)| Event::Set(min, linear, jitter)),
+    ];
+    prop::collection::vec(event, 1..100)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 5000, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn life__within_its_bounds(events in events(), max_ms in 1000..=120_000_u32, random: u32) {
+        let mut s = Socket {
+            srtt_us8: 0,
+            mdev_us: 0,
+            rttvar_us: 0,
+            backoff: 0,
+            kernel_us: DEFAULT_INIT_US,
+            floor_us: 200_000,
+            rto_min: 200_000,
+            linear: 0,
+            jitter: 0,
+            max_us: max_ms * 1000,
+        };
+        // The timeout before, if nothing but timeouts came since.
+        let mut silent = None;
+        for event in events {
+            match event {
+                Event::Sample(rtt) => s.sample(rtt),
+                Event::CoarseSample(rtt) => s.sample(coarse_rtt_us(rtt, s.srtt_us8)),
+                Event::Timeout => {
+                    s.backoff = s.backoff.saturating_add(1);
+                    s.set_kernel_us(u64::from(s.kernel_us) * 2);
+                }
+                Event::Set(min, linear, jitter) => {
+                    (s.rto_min, s.linear, s.jitter) = (min, linear, jitter);
+                }
+            }
+            if !matches!(event, Event::Timeout) {
+                silent = None;
+            }
+            s.follow();
+            let us = timeout_us(&s.inputs());
+
+            prop_assert!(us <= s.max_us);
+            let least = match s.srtt_us8 {
+                0 => DEFAULT_INIT_US,
+                srtt_us8 => (srtt_us8 >> 3).saturating_add(s.rto_min),
+            };
+            prop_assert!(us >= least.min(s.max_us), "{us} us, not {least} or more: {:?}", s.inputs());
+            if let Some(before) = silent {
+                prop_assert!(us >= before, "{us} us after {before}: {:?}", s.inputs());
+                // The kernel's ticks may explain one that is not quite twice the one before.
+                let doubles = s.backoff > s.linear || before >= LINEAR_BELOW_US;
+                prop_assert!(!doubles || u64::from(us) + 2 * u64::from(TICK_US) >= 2 * u64::from(before)
+                             || us >= s.max_us - s.max_us % TICK_US,
+                             "{us} us after {before}: {:?}", s.inputs());
+            }
+            silent = Some(us);
+
+            // And what becomes of it: jitter only lengthens, and a timer is armed for no earlier time.
+            let ns = u64::from(us) * 1000;
+            let stretched = jitter::stretched(ns, s.jitter, random);
+            prop_assert!(stretched >= ns && stretched <= 2 * ns);
+            if !deadline::is_for_wheel(ns) && deadline::is_far(stretched, u64::from(TICK_US) * 1000) {
+                let ticks = deadline::wake_ticks(stretched, u64::from(TICK_US) * 1000);
+                prop_assert!(ticks * u64::from(TICK_US) * 1000 <= stretched);
+            }
+        }
+    }
+}
