@@ -191,6 +191,26 @@ impl LockedSock {
         unsafe { (*self.icsk()).icsk_backoff }
     }
 
+    /// Returns how often since the last answer a timeout could not send again, because the packet was
+    /// refused within this host: the kernel has not backed off then. 0 if what is lost is on its way.
+    #[inline]
+    pub(crate) fn refused_retransmits(&self) -> u8 {
+        // SAFETY: By the type's invariant.
+        unsafe {
+            let refused = (*self.icsk())
+                .icsk_retransmits
+                .saturating_sub((*self.icsk()).icsk_backoff);
+            if refused == 0 || (*self.tcp()).retrans_out != 0 {
+                return 0;
+            }
+            // Until the handshake of Fast Open is done, they are SYN-ACKs, which back off alone.
+            match (*self.tcp()).fastopen_rsk.is_null() {
+                true => refused,
+                false => 0,
+            }
+        }
+    }
+
     /// Returns the kernel's own timeout, backed off, in ticks.
     #[inline]
     pub(crate) fn rto_ticks(&self) -> u32 {

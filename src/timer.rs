@@ -320,10 +320,16 @@ impl Backend for HiresTimers {
             return None;
         }
         let delay = match event {
-            Event::Timeout => match data.net.rto_jitter() {
-                0 => delay,
-                percent => jitter::stretched(delay, percent, random::u32()),
-            },
+            Event::Timeout => {
+                let delay = match sk.refused_retransmits() {
+                    0 => delay,
+                    refused => rto::refused_ns(delay, refused),
+                };
+                match data.net.rto_jitter() {
+                    0 => delay,
+                    percent => jitter::stretched(delay, percent, random::u32()),
+                }
+            }
             Event::Other | Event::DelAck => delay,
         };
         let armed = set(sk, timer, which, now, delay);

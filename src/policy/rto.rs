@@ -95,6 +95,25 @@ fn rare_timeout_us(i: Inputs) -> u32 {
     }
 }
 
+/// The longest wait, in ns, for a queue of this host that has refused a packet: the kernel's
+/// `TCP_RESOURCE_PROBE_INTERVAL`.
+pub const REFUSED_MAX_NS: u64 = 500_000_000;
+
+/// Returns how long, in ns, a retransmission waits that was `refused` so often in a row within this
+/// host, when the timeout is `delay`: as long as that at first, and then twice as long each time.
+///
+/// A queue that is full for a moment is worth a try soon. But the kernel does not back off for one,
+/// and whoever has a namespace can make a queue that takes nothing for ever: a timer each 20 us, in
+/// each of his sockets.
+#[inline]
+pub fn refused_ns(delay: u64, refused: u8) -> u64 {
+    let doublings = u32::from(refused.saturating_sub(1)).min(32);
+    // A delay that is longer already has been backed off.
+    delay
+        .saturating_mul(1 << doublings)
+        .min(REFUSED_MAX_NS.max(delay))
+}
+
 /// What time stamps (RFC 7323) count in Linux, in us.
 pub const TIMESTAMP_US: u32 = 1000;
 

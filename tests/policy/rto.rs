@@ -228,6 +228,24 @@ fn coarse_rtt_us__table() {
 }
 
 #[test]
+fn refused_ns__table() {
+    for (delay, refused, want) in [
+        (70_000, 0, 70_000),
+        (70_000, 1, 70_000),
+        (70_000, 2, 140_000),
+        (70_000, 5, 1_120_000),
+        (70_000, 255, 500_000_000),
+        // what is long already stays as it is
+        (800_000_000, 1, 800_000_000),
+        (800_000_000, 9, 800_000_000),
+        (u64::MAX, 255, u64::MAX),
+        (0, 255, 0),
+    ] {
+        assert_eq!(refused_ns(delay, refused), want, "{delay} {refused}");
+    }
+}
+
+#[test]
 fn base_us__saturates() {
     assert_eq!(base_us(u32::MAX, u32::MAX), u32::MAX);
     assert_eq!(base_us(u32::MAX, 0), u32::MAX >> 3);
@@ -387,6 +405,14 @@ proptest! {
         let got = coarse_rtt_us(rtt, srtt_us8);
         prop_assert!(got <= rtt);
         prop_assert!(got == rtt || got == (srtt_us8 / 4).max(1));
+    }
+
+    /// Never sooner than the timeout, never sooner than the time before, and so rarely in the end.
+    #[test]
+    fn refused_ns__backs_off(delay: u64, refused in 0..255_u8) {
+        let (now, next) = (refused_ns(delay, refused), refused_ns(delay, refused + 1));
+        prop_assert!(delay <= now && now <= next);
+        prop_assert!(delay < 1000 || refused < 30 || now >= REFUSED_MAX_NS);
     }
 
     #[test]
