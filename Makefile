@@ -22,7 +22,7 @@ kbuild = +$(MAKE) -C '$(KDIR)' M='$(CURDIR)' $(llvm)
 
 rust_files = $(shell find src rust tests -name '*.rs' -not -path '*/target/*' 2>/dev/null)
 
-.PHONY: all help modules modules_install clean kernels demo sim bench test check fmt \
+.PHONY: all help modules modules_install clean kernels demo sim test soak bench check fmt \
 	fmt-check clippy
 
 all: modules
@@ -38,6 +38,7 @@ help:
 	@echo '  make demo                      incast with and without finetcp, from nothing'
 	@echo '  make sim ARGS="..."            a fabric and workload of your own (scripts/incast --help)'
 	@echo '  make test                      all that a change must pass'
+	@echo '  make soak                      faults, attacks and loads at random, for SOAK_MINUTES (20) a guest'
 	@echo '  make bench                     the figures that count, old beside new: Documentation/results.rst'
 	@echo '  make bench-NAME                a measurement: results/NAME.csv and a plot'
 	@echo '  make kernels                   the kernels that the above boot'
@@ -80,6 +81,9 @@ test:
 
 bench:
 	scripts/bench
+
+soak:
+	tests/soak
 
 bench-%: scripts/bench-%
 	$(ENV) $<

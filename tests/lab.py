@@ -54,10 +54,12 @@ class Skip(Exception):
 
 
 def main():
+    # Not those of a file that another imports
+    cases = [mine for mine in _cases if mine[1].__module__ == "__main__"]
     print("KTAP version 1")
-    print(f"1..{len(_cases)}", flush=True)
+    print(f"1..{len(cases)}", flush=True)
     failed = 0
-    for number, (name, function, args) in enumerate(_cases, 1):
+    for number, (name, function, args) in enumerate(cases, 1):
         verdict, more = "ok", ""
         try:
             with Lab() as lab:

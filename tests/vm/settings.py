@@ -150,7 +150,7 @@ def work(lab, ended, seed, done, function, *args):
 @case
 def all_at_once(lab):
     lab.lossy(1)
-    print(f"# SEED={SEED}")
+    print(f"# SEED={SEED}", flush=True)
     jobs = [(write_ours, name) for name in OURS] + [(write_kernels, name) for name in KERNELS]
     jobs += [(use, place) for place in range(3)]
     ended = multiprocessing.Event()
