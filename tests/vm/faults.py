@@ -2,7 +2,6 @@
 # SPDX-License-Identifier: GPL-2.0
 # sim: --kernel patched
 # guest: --kernel patched --smp 2
-# guest: --kernel debug --smp 2
 """Networks that fail: each fault for a while, under connections that move data with short timeouts. No
 byte is wrong, and when the fault is over all arrives.
 

@@ -1,8 +1,6 @@
 #!/usr/bin/python3 -B
 # SPDX-License-Identifier: GPL-2.0
 # sim: --kernel patched --no-module
-# guest: --kernel patched --smp 2 --one-thread --no-module --mem 4G
-# guest: --kernel debug --smp 2 --one-thread --no-module --mem 4G
 """The module comes and goes under many connections that move data and lose some of it: none of them is
 lost, each byte is the one that was sent, and in the end the memory is back where it was.
 
@@ -16,8 +14,7 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.realpath(__file__)), "..
 from lab import PORT, case, insmod, main, near, rmmod, within  # noqa: E402
 from streams import Stream, finish, settled  # noqa: E402
 
-DEBUG = os.environ["FINETCP_KERNEL"] == "debug"
-COUNT = int(os.environ.get("CONNECTIONS", 1000 if DEBUG else 10_000))
+COUNT = int(os.environ.get("CONNECTIONS", 10_000))
 CYCLES = int(os.environ.get("CYCLES", 5))
 
 
