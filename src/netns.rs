@@ -45,6 +45,7 @@ enum Name {
     DelayedAck,
     DelackMin,
     LimitOutputUsecs,
+    BackoffMax,
 }
 
 /// The kernel's own `tcp_rto_min_us` under another name.
@@ -55,7 +56,7 @@ static RTO_MIN: Setting = Setting {
     max: i32::MAX,
 };
 
-static SETTINGS: [Setting; 6] = [
+static SETTINGS: [Setting; 7] = [
     Setting {
         name: c"tcp_linear_timeouts",
         default: 0,
@@ -92,6 +93,12 @@ static SETTINGS: [Setting; 6] = [
         min: &ZERO,
         max: tsq::MAX_US as i32,
     },
+    Setting {
+        name: c"tcp_backoff_max",
+        default: rto::MAX_BACKOFF_MAX_US as i32,
+        min: &FLOOR,
+        max: rto::MAX_BACKOFF_MAX_US as i32,
+    },
 ];
 
 /// One network namespace.
@@ -112,6 +119,12 @@ impl Namespace {
     #[inline]
     pub(crate) fn linear_timeouts(&self) -> u8 {
         self.setting(Name::LinearTimeouts) as u8
+    }
+
+    /// Up to which timeout, in us, retransmissions are backed off while it is early: `net.ipv4.tcp_backoff_max`.
+    #[inline]
+    pub(crate) fn backoff_max_us(&self) -> u32 {
+        self.setting(Name::BackoffMax)
     }
 
     /// By how much a timeout may be lengthened at random, in percent: `net.ipv4.tcp_rto_jitter`.

@@ -464,6 +464,10 @@ impl Backend for HiresTimers {
                 0 => 0, // of no interest
                 _ => data.net.linear_timeouts(),
             },
+            backoff_max_us: match backoff {
+                0 => 0, // of no interest
+                _ => data.net.backoff_max_us(),
+            },
             init_us: match srtt_us8 {
                 0 => data.net.rto_init_us(),
                 _ => 0, // of no interest

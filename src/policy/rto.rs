@@ -20,6 +20,13 @@ pub const MAX_LINEAR: u8 = 6;
 /// retransmission yet.
 pub const LINEAR_BELOW_US: u32 = 200_000;
 
+/// The most timeouts in a row that may be as long as the one before, because doubled they would exceed
+/// a maximum. (The kernel shifts by the number of timeouts, and that must be less than 64.)
+pub const MAX_AT_MAX: u8 = 32;
+
+/// The highest value of that maximum, in us, which says nothing; `TCP_RTO_MAX`.
+pub const MAX_BACKOFF_MAX_US: u32 = 120_000_000;
+
 /// The timeout before the first sample, in us (RFC 6298, 2.1), and the longest that can be set.
 pub const DEFAULT_INIT_US: u32 = 1_000_000;
 /// See [`DEFAULT_INIT_US`]; `TCP_RTO_MAX`.
@@ -36,6 +43,8 @@ pub struct Inputs {
     pub backoff: u8,
     /// How many of them, at first, shall not be doubled.
     pub linear: u8,
+    /// Beyond which timeout, in us, none shall be doubled for a while.
+    pub backoff_max_us: u32,
     /// The timeout in us before the first sample.
     pub init_us: u32,
     /// The kernel's timeout, backed off, in us: a number of ticks.
@@ -90,8 +99,33 @@ fn rare_timeout_us(i: Inputs) -> u32 {
     if is_longer || (i.srtt_us8 == 0 && kernel_base < base) {
         i.kernel_us
     } else {
-        let linear = if base < LINEAR_BELOW_US { linear } else { 0 };
-        back_off(base, i.backoff.saturating_sub(linear), i.max_us)
+        back_off_slowly(base, linear, &i).min(i.max_us)
+    }
+}
+
+/// Backs the timeout `base` off: the first `linear` times not at all, then by doubling it. At the
+/// maximum it stays until [`LINEAR_BELOW_US`] have passed since the first transmission, or for
+/// [`MAX_AT_MAX`] times; then it goes on to double.
+fn back_off_slowly(base: u32, linear: u8, i: &Inputs) -> u32 {
+    if base >= LINEAR_BELOW_US {
+        return back_off(base, i.backoff, u32::MAX);
+    }
+    let doublings = i.backoff.saturating_sub(linear);
+    let base = base.max(1);
+    let max = i.backoff_max_us.max(base);
+    if max >= LINEAR_BELOW_US {
+        return back_off(base, doublings, u32::MAX);
+    }
+    // After so many doublings it is the maximum, before which this has passed, and that is so many
+    // times.
+    let to_max = max.div_ceil(base).next_power_of_two().trailing_zeros() as u8;
+    let passed = base * (u32::from(linear) + (1 << to_max) - 1);
+    let times = LINEAR_BELOW_US.saturating_sub(passed).div_ceil(max);
+    let times = times.min(MAX_AT_MAX.into()) as u8;
+    match doublings.checked_sub(to_max) {
+        Some(n) if n < times => max,
+        Some(n) if times > 0 => back_off(max, n - times + 1, u32::MAX),
+        _ => back_off(base, doublings, u32::MAX),
     }
 }
 

@@ -17,6 +17,7 @@ fn inputs(srtt_us: u32, rttvar_us: u32, backoff: u8) -> Inputs {
         rttvar_us,
         backoff,
         linear: 0,
+        backoff_max_us: MAX_BACKOFF_MAX_US,
         init_us: 1_000_000,
         kernel_us: ticks.min((MAX_US / TICK_US).into()) as u32 * TICK_US,
         tick_us: TICK_US,
@@ -182,6 +183,48 @@ fn timeout_us__linear_then_doubled() {
 }
 
 #[test]
+fn timeout_us__backed_off_slowly() {
+    let timeouts = |base: u32, linear, backoff_max_us| {
+        (0..).map(move |backoff| {
+            timeout_us(&Inputs {
+                linear,
+                backoff_max_us,
+                ..inputs(1, base - 1, backoff)
+            })
+        })
+    };
+    let first = |n, timeouts| Iterator::take(timeouts, n).collect::<Vec<_>>();
+    assert_eq!(
+        first(6, timeouts(250, 0, 2000)),
+        [250, 500, 1000, 2000, 2000, 2000]
+    );
+    assert_eq!(
+        first(6, timeouts(250, 2, 1500)),
+        [250, 250, 250, 500, 1000, 1500]
+    );
+    // Once it has taken 200 ms it goes on from there.
+    assert_eq!(
+        first(7, timeouts(30_000, 0, 50_000)),
+        [30_000, 50_000, 50_000, 50_000, 50_000, 100_000, 200_000]
+    );
+    // A path that takes longer than that is not hurried.
+    assert_eq!(
+        first(6, timeouts(80_000, 0, 2000)),
+        [80_000, 80_000, 80_000, 160_000, 320_000, 640_000]
+    );
+    assert_eq!(
+        first(3, timeouts(200_000, 0, 2000)),
+        [200_000, 400_000, 800_000]
+    );
+    // Not for ever, and no more than the kernel can shift by, before the longest.
+    let many = first(50, timeouts(250, 0, 1000));
+    assert_eq!(many[..3], [250, 500, 1000]);
+    assert_eq!(many[33..36], [1000, 2000, 4000]);
+    let many = timeouts(20, MAX_LINEAR, 20).take_while(|&us| us < MAX_US);
+    assert!(many.count() < 64);
+}
+
+#[test]
 fn timeout_us__boundaries() {
     let all = [0, 1, 7, 8, TICK_US, u32::MAX >> 1, u32::MAX - 1, u32::MAX];
     for srtt_us8 in all {
@@ -194,6 +237,7 @@ fn timeout_us__boundaries() {
                             rttvar_us,
                             backoff,
                             linear: backoff / 2,
+                            backoff_max_us: kernel,
                             init_us: kernel,
                             kernel_us: kernel,
                             tick_us: max,
@@ -316,12 +360,14 @@ fn any_inputs() -> impl Strategy<Value = Inputs> {
             (0..=32_u32).prop_map(|n| u32::MAX >> (32 - n).min(31))
         ]
     };
-    (int(), int(), any::<(u8, u8)>(), int(), int(), int(), int()).prop_map(
-        |(srtt_us8, rttvar_us, (backoff, linear), init_us, kernel_us, tick_us, max_us)| Inputs {
+    let how = (any::<(u8, u8)>(), int());
+    (int(), int(), how, int(), int(), int(), int()).prop_map(
+        |(srtt_us8, rttvar_us, ((backoff, linear), backoff_max_us), init_us, kernel_us, tick_us, max_us)| Inputs {
             srtt_us8,
             rttvar_us,
             backoff,
             linear,
+            backoff_max_us,
             init_us,
             kernel_us,
             tick_us,
@@ -337,6 +383,30 @@ fn doubled(value: u128, backoff: u8, max: u32) -> u128 {
         .min(max.into())
 }
 
+/// A timeout of a path that is not long, from the list of all of them.
+fn listed(base: u128, linear: u8, i: &Inputs) -> u128 {
+    let max = u128::from(i.backoff_max_us).max(base);
+    let mut all = vec![base; linear.into()];
+    let mut next = base;
+    if max < 200_000 {
+        while next < max {
+            all.push(next);
+            next *= 2;
+        }
+        for _ in 0..32 {
+            if all.iter().sum::<u128>() < 200_000 {
+                all.push(max);
+                next = max * 2;
+            }
+        }
+    }
+    while all.len() <= i.backoff.into() {
+        all.push(next);
+        next = (next * 2).min(1 << 64);
+    }
+    all[usize::from(i.backoff)].min(i.max_us.into())
+}
+
 fn naive_timeout(i: &Inputs) -> u128 {
     let (base, linear) = if i.srtt_us8 == 0 {
         (i.init_us.into(), 0)
@@ -348,10 +418,8 @@ fn naive_timeout(i: &Inputs) -> u128 {
     let explained = (base + u128::from(i.tick_us)).min(u32::MAX.into());
     let us = if kernel_base > explained || (i.srtt_us8 == 0 && kernel_base < base) {
         u128::from(i.kernel_us)
-    } else if base < 200_000 && i.backoff > linear {
-        doubled(base, i.backoff - linear, i.max_us)
     } else if base < 200_000 {
-        base
+        listed(base.max(1), linear, i)
     } else {
         doubled(base, i.backoff, i.max_us)
     };
@@ -389,6 +457,28 @@ proptest! {
         prop_assert!(timeout_us(&i) >= srtt + rttvar);
         let next = Inputs { linear, ..inputs(srtt, rttvar, backoff + 1) };
         prop_assert!(timeout_us(&i) <= timeout_us(&next));
+    }
+
+    /// Backed off slowly, a timeout is never shorter than the estimate nor longer than a doubled one, does
+    /// not shrink, and is doubled again once 200 ms have passed.
+    #[test]
+    fn timeout_us__slowly(
+        srtt in 1..200_000_u32,
+        rttvar in 0..200_000_u32,
+        linear in 0..=MAX_LINEAR,
+        backoff_max_us in 1..300_000_u32,
+    ) {
+        let (mut passed, mut last) = (0_u32, 0);
+        for backoff in 0..=100 {
+            let doubled = Inputs { linear, ..inputs(srtt, rttvar, backoff) };
+            let us = timeout_us(&Inputs { backoff_max_us, ..doubled });
+            prop_assert!(us >= (srtt + rttvar).max(last));
+            prop_assert!(us <= timeout_us(&doubled));
+            if passed >= LINEAR_BELOW_US && backoff > linear {
+                prop_assert_eq!(us, (2 * last).min(MAX_US));
+            }
+            (passed, last) = (passed.saturating_add(us), us);
+        }
     }
 
     /// Never shorter than the estimate, and never longer than what the wheel would take.

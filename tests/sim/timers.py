@@ -166,6 +166,21 @@ def backoff__linear(lab, linear):
         near(f"retransmission {n + 1}", gap, rto << max(n - linear, 0))
 
 
+@case(1500, 4000)
+def backoff__up_to_a_maximum(lab, most):
+    """For a while no timeout is doubled beyond the maximum, if that is set"""
+    settings(lab, 1000)
+    lab.sysctl("a", tcp_backoff_max=most)
+    rto, gaps = timeouts(lab, 400_000)
+    wants = []
+    while sum(wants) < 400_000:
+        early = sum(wants) < 200_000 and wants.count(most) < 32
+        wants.append(min(2 * wants[-1], most) if wants and early else 2 * wants[-1] if wants else rto)
+    near("retransmissions", len(gaps), len(wants) - 1, 0)
+    for n, (gap, want) in enumerate(zip(gaps, wants)):
+        near(f"retransmission {n + 1}", gap, want)
+
+
 @case
 def backoff__linear_not_on_a_long_path(lab):
     settings(lab, 200)
