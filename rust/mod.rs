@@ -16,4 +16,5 @@ pub(crate) mod sock_timer;
 pub(crate) mod sysctl;
 pub(crate) mod tasklet;
 pub(crate) mod tcp_hires;
+mod trace;
 pub(crate) mod tsq;

@@ -12,6 +12,7 @@ use super::{
         SockTimer,
         Which, //
     },
+    trace,
     tsq::Freed, //
 };
 use core::{
@@ -225,7 +226,7 @@ impl<B: Backend> Table<B> {
         what: c_int,
         now_ns: u64,
         delay_ns: u64,
-    ) -> u64 {
+    ) -> bool {
         let event = match what as u32 {
             bindings::ICSK_TIME_RETRANS => Event::Timeout,
             bindings::ICSK_TIME_DACK => Event::DelAck,
@@ -241,7 +242,11 @@ impl<B: Backend> Table<B> {
                 delay_ns,
             )
         };
-        wait.map_or(0, |ns| ns.max(1))
+        if let Some(ns) = wait {
+            // SAFETY: See `Table`.
+            unsafe { trace::timer_start(sk, what, ns) };
+        }
+        wait.is_some()
     }
 
     /// [`Backend::data_received`].
@@ -259,11 +264,15 @@ impl<B: Backend> Table<B> {
     /// # Safety
     ///
     /// See [`Table`].
-    unsafe extern "C" fn delay_ack(sk: *mut bindings::sock) -> i64 {
+    unsafe extern "C" fn delay_ack(sk: *mut bindings::sock) -> c_int {
         // SAFETY: See `Table`.
         match unsafe { B::delay_ack(LockedSock::from_raw(sk), locked::<B>(sk)) } {
             Ack::Now => -1,
-            Ack::In(ns) => i64::try_from(ns).unwrap_or(i64::MAX).max(1),
+            Ack::In(ns) => {
+                // SAFETY: See `Table`.
+                unsafe { trace::timer_start(sk, bindings::ICSK_TIME_DACK as c_int, ns) };
+                1
+            }
         }
     }
 
@@ -282,12 +291,16 @@ impl<B: Backend> Table<B> {
     /// # Safety
     ///
     /// See [`Table`].
-    unsafe extern "C" fn check(sk: *mut bindings::sock, what: c_int) -> i64 {
+    unsafe extern "C" fn check(sk: *mut bindings::sock, what: c_int) -> c_int {
         // SAFETY: See `Table`.
         match unsafe { B::check(LockedSock::from_raw(sk), locked::<B>(sk), which(what)) } {
             State::None => 0,
             State::Early => -1,
-            State::Due(late) => i64::try_from(late).unwrap_or(i64::MAX).max(1),
+            State::Due(late) => {
+                // SAFETY: See `Table`.
+                unsafe { trace::timer_expire(sk, what, late) };
+                1
+            }
         }
     }
 

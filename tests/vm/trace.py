@@ -46,8 +46,8 @@ def output_of(script, work):
 @case
 def events(lab):
     """A start and, that much later, an expiry"""
-    tracing("events/tcp/tcp_timer_start/enable", "1")
-    tracing("events/tcp/tcp_timer_expire/enable", "1")
+    tracing("events/finetcp/tcp_timer_start/enable", "1")
+    tracing("events/finetcp/tcp_timer_expire/enable", "1")
     try:
         lab.sysctl("a", tcp_rto_min=20000, tcp_early_retrans=0)
         with lab.connect() as c:
