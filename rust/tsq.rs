@@ -280,3 +280,50 @@ impl LockedSock {
         unsafe { addr_of!((*self.as_ptr()).sk_pacing_shift).read_volatile() < 10 }
     }
 }
+
+// Named function__case.
+#[expect(non_snake_case)]
+#[kernel::macros::kunit_tests(finetcp_tsq)]
+mod tests {
+    use super::*;
+
+    /// Calls `f` with a socket of the kernel's.
+    fn with_sock(f: impl FnOnce(&mut LockedSock)) -> Result {
+        let mut sock = null_mut();
+        // SAFETY: Process context. The first namespace is always there.
+        kernel::error::to_result(unsafe {
+            bindings::sock_create_kern(
+                addr_of_mut!(bindings::init_net),
+                bindings::AF_INET as c_int,
+                bindings::sock_type_SOCK_STREAM as c_int,
+                bindings::IPPROTO_TCP as c_int,
+                &mut sock,
+            )
+        })?;
+        // SAFETY: It is a TCP socket of ours, which is locked while it is borrowed.
+        unsafe {
+            let sk = (*sock).sk;
+            bindings::lock_sock_nested(sk, 0);
+            f(LockedSock::from_raw(sk));
+            bindings::release_sock(sk);
+            bindings::sock_release(sock);
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn has_deep_queue__as_wifi_asks_for() -> Result {
+        with_sock(|sk| {
+            assert!(!sk.has_deep_queue());
+            // As `sk_pacing_shift_update(sk, 8)`, which is inline.
+            // SAFETY: By the type's invariant.
+            unsafe { addr_of_mut!((*sk.as_ptr()).sk_pacing_shift).write_volatile(8) };
+            assert!(sk.has_deep_queue());
+        })
+    }
+
+    #[test]
+    fn delivered__nothing_yet() -> Result {
+        with_sock(|sk| assert_eq!(sk.delivered().1, 0))
+    }
+}
