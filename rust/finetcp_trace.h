@@ -11,7 +11,7 @@
 #include <linux/tracepoint.h>
 #include <net/tcp.h>
 
-/* What a timer is for: ICSK_TIME_* */
+/* What an event's kind is, if it is about a timer: ICSK_TIME_* */
 #define show_timer(kind)				\
 	__print_symbolic(kind,				\
 		{ ICSK_TIME_RETRANS, "retransmit" },	\
@@ -19,6 +19,14 @@
 		{ ICSK_TIME_PROBE0, "probe0" },		\
 		{ ICSK_TIME_LOSS_PROBE, "loss_probe" },	\
 		{ ICSK_TIME_REO_TIMEOUT, "reorder" })
+
+/* And if it is about an extra run: extra_run::Said in rust/extra_run.rs */
+#define show_extra_run(kind)				\
+	__print_symbolic(kind,				\
+		{ 1, "granted" },			\
+		{ 2, "overdue" },			\
+		{ 3, "unpaid" },			\
+		{ 4, "yielded" })
 
 DECLARE_EVENT_CLASS(finetcp_sock,
 
@@ -70,6 +78,16 @@ DEFINE_EVENT(finetcp_sock, tcp_timer_start,
 DEFINE_EVENT(finetcp_sock, tcp_timer_expire,
 	TP_PROTO(const struct sock *sk, int kind, u64 ns),
 	TP_ARGS(sk, kind, ns)
+);
+
+/* @ns: what was granted, or for how long somebody has been due */
+DEFINE_EVENT_PRINT(finetcp_sock, tcp_extra_run,
+	TP_PROTO(const struct sock *sk, int kind, u64 ns),
+	TP_ARGS(sk, kind, ns),
+	TP_printk("skaddr=%p kind=%s ns=%llu family=%s src=%pISpc dest=%pISpc",
+		  __entry->skaddr, show_extra_run(__entry->kind), __entry->ns,
+		  show_family_name(__entry->family),
+		  __entry->saddr, __entry->daddr)
 );
 
 #endif /* _FINETCP_TRACE_H */

@@ -5,6 +5,7 @@
 //! Everything here is written as if for `rust/kernel/`, and is the only code of the module that
 //! touches `kernel::bindings`.
 
+pub(crate) mod extra_run;
 // Of what TCP does not need, KUnit tests are the only users.
 #[cfg_attr(not(CONFIG_KUNIT = "y"), expect(dead_code))]
 pub(crate) mod hrtimer;

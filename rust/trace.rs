@@ -48,4 +48,6 @@ events! {
     timer_start, __tracepoint_tcp_timer_start, rust_do_trace_tcp_timer_start;
     /// A deadline has passed `ns` ago, and is dealt with now.
     timer_expire, __tracepoint_tcp_timer_expire, rust_do_trace_tcp_timer_expire;
+    /// `kind`, which is a [`super::extra_run::Said`], became of a receiver that is to give way.
+    extra_run, __tracepoint_tcp_extra_run, rust_do_trace_tcp_extra_run;
 }

@@ -13,6 +13,7 @@ mod ext;
 mod netns;
 #[allow(unreachable_pub)]
 mod policy;
+mod receiver;
 mod stats;
 mod timer;
 mod tsq;
@@ -37,6 +38,7 @@ const MAX_FLOOR: i32 = 200_000;
 /// The module while it is loaded. The order of the fields is that of their drop: first nobody
 /// calls us any more, then the sockets that wait are resumed, then go settings and counters.
 struct FineTcp {
+    _receivers: ext::extra_run::Registration,
     _backend: ext::tcp_hires::Registration,
     _queues: ext::percpu::Filled<ext::tasklet::Tasklet<tsq::Waiting>>,
     _namespaces: ext::pernet::Registration<netns::Namespace>,
@@ -67,6 +69,9 @@ impl kernel::Module for FineTcp {
                 }
             })?;
 
+        // SAFETY: The backend can be registered once at a time, and so can this.
+        let receivers = unsafe { ext::extra_run::Registration::new::<receiver::Receivers>() };
+
         let resolution = ext::hrtimer::resolution();
         if resolution > 1 {
             pr_warn!(
@@ -77,6 +82,7 @@ impl kernel::Module for FineTcp {
             pr_info!("TCP timers at a resolution of 1 ns\n");
         }
         Ok(Self {
+            _receivers: receivers,
             _backend: backend,
             _queues: queues,
             _namespaces: namespaces,

@@ -16,6 +16,7 @@ use crate::{
     },
     policy::{
         delack,
+        extra_run,
         rto,
         tsq, //
     },
@@ -46,6 +47,7 @@ enum Name {
     DelackMin,
     LimitOutputUsecs,
     BackoffMax,
+    ExtraRun,
 }
 
 /// The kernel's own `tcp_rto_min_us` under another name.
@@ -56,7 +58,7 @@ static RTO_MIN: Setting = Setting {
     max: i32::MAX,
 };
 
-static SETTINGS: [Setting; 7] = [
+static SETTINGS: [Setting; 8] = [
     Setting {
         name: c"tcp_linear_timeouts",
         default: 0,
@@ -98,6 +100,12 @@ static SETTINGS: [Setting; 7] = [
         default: rto::MAX_BACKOFF_MAX_US as i32,
         min: &FLOOR,
         max: rto::MAX_BACKOFF_MAX_US as i32,
+    },
+    Setting {
+        name: c"tcp_extra_run",
+        default: 0,
+        min: &ZERO,
+        max: extra_run::MAX_US as i32,
     },
 ];
 
@@ -155,6 +163,12 @@ impl Namespace {
     #[inline]
     pub(crate) fn limit_output_usecs(&self) -> u32 {
         self.setting(Name::LimitOutputUsecs)
+    }
+
+    /// For how long, in us, a receiver may go on that is to give way while packets wait for it, 0 for
+    /// not at all: `net.ipv4.tcp_extra_run`.
+    pub(crate) fn extra_run_us(&self) -> u32 {
+        self.setting(Name::ExtraRun)
     }
 }
 

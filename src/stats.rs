@@ -46,9 +46,19 @@ pub(crate) enum Counter {
     QueueRuns,
     /// What the sockets still had in their queues when they were resumed, in bytes (truesize).
     QueueBytes,
+    /// Extra runs of receivers that were about to lose the CPU while packets waited for them.
+    ExtraRuns,
+    /// The time granted for those, in us.
+    ExtraRunUsecs,
+    /// Extra runs refused, for another task had been due for too long.
+    ExtraRunOverdue,
+    /// Extra runs refused, for the task had not been off the CPU since the last.
+    ExtraRunUnpaid,
+    /// Extra runs after which the task gave way when it had received. The others were over before.
+    ExtraRunYields,
 }
 
-const NAMES: [&str; 14] = [
+const NAMES: [&str; 19] = [
     "Sockets",
     "AllocFailures",
     "TimersStarted",
@@ -63,6 +73,11 @@ const NAMES: [&str; 14] = [
     "QueueDeferred",
     "QueueRuns",
     "QueueBytes",
+    "ExtraRuns",
+    "ExtraRunUsecs",
+    "ExtraRunOverdue",
+    "ExtraRunUnpaid",
+    "ExtraRunYields",
 ];
 
 /// Rows of counters, so that CPUs do not fight for a cache line.

@@ -12,7 +12,7 @@ PARAMETERS='panic=-1 oops=panic loglevel=6 kunit.filter_glob=finetcp*
 	dummy.numdummies=0 ifb.numifbs=0 bonding.max_bonds=0'
 
 DIE_STATUS=125
-kernel=patched with_module=1 mem=2G timeout=900 append='' seed='' smp=2 icount='' threads=multi
+kernel=patched with_module=1 mem=2G timeout=900 append='' seed='' smp='' icount='' threads=multi
 pass=()
 
 parse() {

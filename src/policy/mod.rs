@@ -7,6 +7,7 @@
 
 pub mod deadline;
 pub mod delack;
+pub mod extra_run;
 pub mod jitter;
 pub mod rto;
 pub mod tsq;

@@ -13,6 +13,9 @@ mod deadline;
 mod delack;
 #[cfg(test)]
 #[allow(non_snake_case)]
+mod extra_run;
+#[cfg(test)]
+#[allow(non_snake_case)]
 mod jitter;
 #[cfg(test)]
 #[allow(non_snake_case)]

@@ -1,0 +1,151 @@
+#!/usr/bin/python3 -B
+# SPDX-License-Identifier: GPL-2.0
+# guest: --kernel patched --smp 2 --no-module
+# guest: --kernel debug --smp 2 --no-module
+"""The extra run of a receiver, which shares its processor with others."""
+
+import contextlib
+import os
+import random
+import re
+import sys
+import time
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.realpath(__file__)), ".."))
+from lab import TRACING, Hogs, Reader, Skip, Writer, case, insmod, main, near, rmmod, run, tracing, within  # noqa: E402
+
+DEBUG = os.environ["FINETCP_KERNEL"] == "debug"
+MODEL = "/sys/kernel/debug/sched/preempt"
+SECONDS = 20 if DEBUG else 5
+COUNTERS = "ExtraRuns", "ExtraRunUsecs", "ExtraRunOverdue", "ExtraRunUnpaid", "ExtraRunYields"
+
+
+@contextlib.contextmanager
+def loaded(lab, extra_run):
+    insmod()
+    try:
+        lab.sysctl("b", tcp_extra_run=extra_run)
+        yield
+    finally:
+        rmmod()
+
+
+@contextlib.contextmanager
+def receiving(lab, **options):
+    """A connection that a fills and b reads, on processor 1"""
+    (c,) = lab.connections(1, ("10.0.0.2", 6000))
+    with Reader(c.b, **options) as reader, Writer(c.a) as writer:
+        yield reader, writer
+
+
+def shares(lab, hogs, seconds, **options):
+    """The share of processor 1 that the receiver has, and those of hogs"""
+    with receiving(lab, **options) as (reader, _), Hogs(hogs) as others:
+        time.sleep(1)
+        before, began = (reader.ran_ns(), others.ran_ns()), time.monotonic_ns()
+        time.sleep(seconds)
+        after, ns = (reader.ran_ns(), others.ran_ns()), time.monotonic_ns() - began
+    return (after[0] - before[0]) / ns, [(a - b) / ns for a, b in zip(after[1], before[1])]
+
+
+def counted(lab):
+    return [lab.stat("b")[name] for name in COUNTERS]
+
+
+@case
+def setting__range(lab):
+    with loaded(lab, 3000):
+        for value in "-1", "3001", "x":
+            lab.refuses("b", "tcp_extra_run", value)
+        lab.sysctl("b", tcp_extra_run=0)
+        near("tcp_extra_run", int(lab.read("a", "tcp_extra_run")), 0, 0)
+
+
+@case("full", "lazy")
+def granted(lab, model):
+    """With others on its processor, a receiver gets some, and each is traced; without, it gets none"""
+    if os.path.exists(MODEL):
+        with open(MODEL, "w", encoding="ascii") as f:
+            f.write(model)
+    elif model != "full":
+        raise Skip("this kernel has only full preemption")
+    with loaded(lab, 1000):
+        shares(lab, 0, 1)
+        near("extra runs of a receiver that is alone", counted(lab)[0], 0, 0)
+        tracing("events/finetcp/tcp_extra_run/enable", "1")
+        try:
+            shares(lab, 4, SECONDS, size=8 << 20)
+        finally:
+            tracing("events/enable", "0")
+        runs, us, overdue, unpaid, yields = counted(lab)
+        with open(f"{TRACING}/trace", encoding="ascii") as f:
+            kinds = re.findall(r"tcp_extra_run: .*kind=(\w+) ", f.read())
+        tracing("trace", "")
+    print(f"# {runs} extra runs, {yields} yields, {overdue} overdue, {unpaid} unpaid")
+    within("extra runs", runs, 1, 10**6)
+    near("the time granted", us, 1000 * runs, 0)
+    within("yields", yields, 0, runs)
+    for kind, count in ("granted", runs), ("yielded", yields), ("overdue", overdue), ("unpaid", unpaid):
+        near(f"events {kind}", kinds.count(kind), count, 0)
+
+
+@case
+def off(lab):
+    with loaded(lab, 0):
+        shares(lab, 4, SECONDS)
+        near("extra runs", sum(counted(lab)), 0, 0)
+
+
+@case
+def fair(lab):
+    """A receiver that reads as much as it can gets no more of the processor than the others"""
+    with loaded(lab, 3000):
+        mine, others = shares(lab, 3, 2 * SECONDS, size=8 << 20)
+        runs = counted(lab)[0]
+    print(f"# {runs} extra runs; {mine:.3f} for the receiver, " + ", ".join(f"{o:.3f}" for o in others))
+    within("the receiver's share, to that of another", mine / (sum(others) / 3), 0, 1.02)
+    within("the least share of another, to the largest", min(others) / max(others), 0.97, 1)
+
+
+@case
+def hostile(lab):
+    """Nor does one that keeps its backlog full: it reads byte by byte, into memory that has to be found
+    each time"""
+    def read(s, buffer):
+        view = memoryview(buffer)
+        while True:
+            at = random.randrange(len(buffer) - 65536)
+            if not s.recv_into(view[at:at + random.choice((1, 65536))]):
+                return
+
+    with loaded(lab, 3000):
+        mine, others = shares(lab, 3, 2 * SECONDS, read=read)
+        runs = counted(lab)[0]
+    print(f"# {runs} extra runs; {mine:.3f} for the receiver, " + ", ".join(f"{o:.3f}" for o in others))
+    within("the receiver's share, to that of another", mine / (sum(others) / 3), 0, 1.02)
+
+
+@case
+def leaving(lab):
+    """The module comes and goes while receivers have extra runs, and classes and processors change"""
+    insmod()
+    rmmod()
+    with receiving(lab, size=8 << 20) as (reader, writer), Hogs(4):
+        until = time.monotonic() + 2 * SECONDS
+        rounds = runs = 0
+        while time.monotonic() < until:
+            with loaded(lab, 3000):
+                time.sleep(random.uniform(0, 0.5))
+                run("chrt", *random.choice((("-o", "-p", "0"), ("-r", "-p", "1"), ("-b", "-p", "0"))), str(reader.pid))
+                run("taskset", "-pc", random.choice("01"), str(reader.pid))
+                time.sleep(random.uniform(0, 0.5))
+                runs += counted(lab)[0]
+            rounds += 1
+        run("chrt", "-o", "-p", "0", str(reader.pid))
+        assert writer.is_alive(), "the connection broke"
+    print(f"# {rounds} rounds, {runs} extra runs")
+    within("extra runs", runs, 1, 10**6)
+
+
+if __name__ == "__main__":
+    main()
