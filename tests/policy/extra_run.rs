@@ -21,12 +21,18 @@ fn decide__table() {
         ("begins", GETS_ONE, Decision::Begin(1_000_000)),
         (
             "switched off",
-            Inputs { max_us: 0, ..GETS_ONE },
+            Inputs {
+                max_us: 0,
+                ..GETS_ONE
+            },
             Decision::None,
         ),
         (
             "nothing waits",
-            Inputs { has_backlog: false, ..GETS_ONE },
+            Inputs {
+                has_backlog: false,
+                ..GETS_ONE
+            },
             Decision::None,
         ),
         (
@@ -43,32 +49,52 @@ fn decide__table() {
         ),
         (
             "is over",
-            Inputs { until_ns: Some(5_000_000), is_paid: false, ..GETS_ONE },
+            Inputs {
+                until_ns: Some(5_000_000),
+                is_paid: false,
+                ..GETS_ONE
+            },
             Decision::Over,
         ),
         (
             "is long over",
-            Inputs { until_ns: Some(1), is_paid: false, ..GETS_ONE },
+            Inputs {
+                until_ns: Some(1),
+                is_paid: false,
+                ..GETS_ONE
+            },
             Decision::Over,
         ),
         (
             "has not been off the CPU",
-            Inputs { is_paid: false, ..GETS_ONE },
+            Inputs {
+                is_paid: false,
+                ..GETS_ONE
+            },
             Decision::Unpaid,
         ),
         (
             "another has waited long, but not too long",
-            Inputs { overdue_ns: 1_000_000, ..GETS_ONE },
+            Inputs {
+                overdue_ns: 1_000_000,
+                ..GETS_ONE
+            },
             Decision::Begin(1_000_000),
         ),
         (
             "another has waited too long",
-            Inputs { overdue_ns: 1_000_001, ..GETS_ONE },
+            Inputs {
+                overdue_ns: 1_000_001,
+                ..GETS_ONE
+            },
             Decision::Overdue,
         ),
         (
             "nobody is due for long",
-            Inputs { overdue_ns: i64::MIN, ..GETS_ONE },
+            Inputs {
+                overdue_ns: i64::MIN,
+                ..GETS_ONE
+            },
             Decision::Begin(1_000_000),
         ),
     ] {

@@ -22,8 +22,8 @@ enum Event {
     CoarseSample(u32),
     /// A timeout, and the retransmission has left.
     Timeout,
-    /// `tcp_rto_min`, `tcp_linear_timeouts` and `tcp_rto_jitter` are set.
-    Set(u32, u8, u32),
+    /// `tcp_rto_min`, `tcp_linear_timeouts`, `tcp_backoff_max` and `tcp_rto_jitter` are set.
+    Set(u32, u8, u32, u32),
 }
 
 /// What the kernel keeps of a connection, and the settings.
@@ -37,6 +37,7 @@ struct Socket {
     floor_us: u32,
     rto_min: u32,
     linear: u8,
+    backoff_max: u32,
     jitter: u32,
     max_us: u32,
 }
@@ -48,6 +49,7 @@ impl Socket {
             rttvar_us: self.rttvar_us,
             backoff: self.backoff,
             linear: self.linear,
+            backoff_max_us: self.backoff_max,
             init_us: DEFAULT_INIT_US,
             kernel_us: self.kernel_us,
             tick_us: TICK_US,
@@ -102,13 +104,14 @@ fn events() -> impl Strategy<Value = Vec<Event>> {
     let setting = (
         prop_oneof![1..1000_u32, 1..=200_000_u32, 1..=i32::MAX as u32],
         0..=MAX_LINEAR,
+        prop_oneof![1..300_000_u32, Just(MAX_BACKOFF_MAX_US)],
         0..=100_u32,
     );
     let event = prop_oneof![
         4 => us().prop_map(Event::Sample),
         1 => us().prop_map(Event::CoarseSample),
         8 => Just(Event::Timeout),
-        1 => setting.prop_map(|(min, linear, jitter)| Event::Set(min, linear, jitter)),
+        1 => setting.prop_map(|(min, linear, max, jitter)| Event::Set(min, linear, max, jitter)),
     ];
     prop::collection::vec(event, 1..100)
 }
@@ -127,6 +130,7 @@ proptest! {
             floor_us: 200_000,
             rto_min: 200_000,
             linear: 0,
+            backoff_max: MAX_BACKOFF_MAX_US,
             jitter: 0,
             max_us: max_ms * 1000,
         };
@@ -140,8 +144,9 @@ proptest! {
                     s.backoff = s.backoff.saturating_add(1);
                     s.set_kernel_us(u64::from(s.kernel_us) * 2);
                 }
-                Event::Set(min, linear, jitter) => {
-                    (s.rto_min, s.linear, s.jitter) = (min, linear, jitter);
+                Event::Set(min, linear, max, jitter) => {
+                    (s.rto_min, s.linear) = (min, linear);
+                    (s.backoff_max, s.jitter) = (max, jitter);
                 }
             }
             if !matches!(event, Event::Timeout) {
@@ -159,7 +164,8 @@ proptest! {
             if let Some(before) = silent {
                 prop_assert!(us >= before, "{us} us after {before}: {:?}", s.inputs());
                 // The kernel's ticks may explain one that is not quite twice the one before.
-                let doubles = s.backoff > s.linear || before >= LINEAR_BELOW_US;
+                let doubles = before >= LINEAR_BELOW_US
+                    || s.backoff > s.linear && s.backoff_max >= LINEAR_BELOW_US;
                 prop_assert!(!doubles || u64::from(us) + 2 * u64::from(TICK_US) >= 2 * u64::from(before)
                              || us >= s.max_us - s.max_us % TICK_US,
                              "{us} us after {before}: {:?}", s.inputs());

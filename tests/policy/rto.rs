@@ -362,7 +362,15 @@ fn any_inputs() -> impl Strategy<Value = Inputs> {
     };
     let how = (any::<(u8, u8)>(), int());
     (int(), int(), how, int(), int(), int(), int()).prop_map(
-        |(srtt_us8, rttvar_us, ((backoff, linear), backoff_max_us), init_us, kernel_us, tick_us, max_us)| Inputs {
+        |(
+            srtt_us8,
+            rttvar_us,
+            ((backoff, linear), backoff_max_us),
+            init_us,
+            kernel_us,
+            tick_us,
+            max_us,
+        )| Inputs {
             srtt_us8,
             rttvar_us,
             backoff,
