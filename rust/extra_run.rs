@@ -12,10 +12,7 @@ use super::{
     pernet::Net,
     trace, //
 };
-use core::{
-    marker::PhantomData,
-    ptr::addr_of, //
-};
+use core::marker::PhantomData;
 use kernel::{
     bindings,
     prelude::*, //
@@ -64,13 +61,6 @@ impl Receiver<'_> {
     pub(crate) fn net(&self) -> Option<&Net> {
         // SAFETY: By the type's invariant.
         unsafe { net(self.run.sk) }
-    }
-
-    /// Returns whether packets wait for the task to let go of the socket.
-    pub(crate) fn has_backlog(&self) -> bool {
-        // SAFETY: By the type's invariant. Another CPU may add some.
-        let tail = unsafe { addr_of!((*self.run.sk).sk_backlog.tail).read_volatile() };
-        !tail.is_null()
     }
 
     /// Returns how long the task has run, in ns, since it was made.

@@ -165,7 +165,7 @@ impl Namespace {
         self.setting(Name::LimitOutputUsecs)
     }
 
-    /// For how long, in us, a receiver may go on that is to give way while packets wait for it, 0 for
+    /// For how long, in us, a receiver may go on that is to give way while it owns its socket, 0 for
     /// not at all: `net.ipv4.tcp_extra_run`.
     pub(crate) fn extra_run_us(&self) -> u32 {
         self.setting(Name::ExtraRun)

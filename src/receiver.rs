@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Extra runs for receivers that are about to lose the CPU while packets wait for them.
+//! Extra runs for receivers that are about to lose the CPU while they own their sockets.
 
 use crate::{
     ext::{
@@ -34,7 +34,6 @@ impl ExtraRuns for Receivers {
             ran_ns: receiver.ran_ns(),
             until_ns: receiver.until_ns(),
             is_paid: receiver.is_paid(),
-            has_backlog: receiver.has_backlog(),
             overdue_ns: receiver.overdue_ns(),
         };
         match decide(&inputs) {

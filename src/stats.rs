@@ -46,7 +46,7 @@ pub(crate) enum Counter {
     QueueRuns,
     /// What the sockets still had in their queues when they were resumed, in bytes (truesize).
     QueueBytes,
-    /// Extra runs of receivers that were about to lose the CPU while packets waited for them.
+    /// Extra runs of receivers that were about to lose the CPU while they owned their sockets.
     ExtraRuns,
     /// The time granted for those, in us.
     ExtraRunUsecs,

@@ -5,7 +5,8 @@
 //! A task owns its socket while it receives. What arrives meanwhile waits in the socket's backlog, and
 //! if the task loses the CPU there, it waits until that runs again: on a busy host for so long that the
 //! sender takes it for lost. So the task may go on until it has let go of the socket, for a bounded
-//! time, and gives way then.
+//! time, and gives way then. That nothing waits yet when it is to give way is no reason to put it off:
+//! what arrives a moment later would wait as long.
 //!
 //! All of that counts as the task's run time, and a fair scheduler takes it back. What is left to be
 //! bounded is how long the others wait:
@@ -27,8 +28,6 @@ pub struct Inputs {
     pub until_ns: Option<u64>,
     /// Whether it has been off the CPU since the last one.
     pub is_paid: bool,
-    /// Whether anything waits for it to let go of the socket.
-    pub has_backlog: bool,
     /// For how many ns of virtual time the first of the others has been due; negative: is not.
     pub overdue_ns: i64,
 }
@@ -59,7 +58,7 @@ pub fn decide(i: &Inputs) -> Decision {
         };
     }
     let max_ns = u64::from(i.max_us) * 1000;
-    if max_ns == 0 || !i.has_backlog {
+    if max_ns == 0 {
         Decision::None
     } else if !i.is_paid {
         Decision::Unpaid

@@ -11,7 +11,6 @@ const GETS_ONE: Inputs = Inputs {
     ran_ns: 5_000_000,
     until_ns: None,
     is_paid: true,
-    has_backlog: true,
     overdue_ns: 0,
 };
 
@@ -28,20 +27,11 @@ fn decide__table() {
             Decision::None,
         ),
         (
-            "nothing waits",
-            Inputs {
-                has_backlog: false,
-                ..GETS_ONE
-            },
-            Decision::None,
-        ),
-        (
             "goes on, whatever else has changed",
             Inputs {
                 max_us: 0,
                 until_ns: Some(5_000_001),
                 is_paid: false,
-                has_backlog: false,
                 overdue_ns: i64::MAX,
                 ..GETS_ONE
             },
@@ -111,17 +101,17 @@ proptest! {
     #[test]
     fn decide__bounded(
         max_us in 0..=MAX_US,
-        asks in prop::collection::vec((1..400_000_u64, any::<bool>(), -2_000_000..4_000_000_i64), 1..200),
+        asks in prop::collection::vec((1..400_000_u64, -2_000_000..4_000_000_i64), 1..200),
     ) {
         let max_ns = u64::from(max_us) * 1000;
         let (mut ran, mut until, mut is_paid, mut granted) = (0, None, true, None);
-        for (ns, has_backlog, overdue_ns) in asks {
+        for (ns, overdue_ns) in asks {
             ran += ns;
-            let decision = decide(&Inputs { max_us, ran_ns: ran, until_ns: until, is_paid, has_backlog, overdue_ns });
+            let decision = decide(&Inputs { max_us, ran_ns: ran, until_ns: until, is_paid, overdue_ns });
             match decision {
                 Decision::Begin(ns) => {
                     prop_assert_eq!(ns, max_ns);
-                    prop_assert!(ns > 0 && has_backlog && is_paid && granted.is_none());
+                    prop_assert!(ns > 0 && is_paid && granted.is_none());
                     prop_assert!(overdue_ns <= max_ns as i64);
                     (until, is_paid, granted) = (Some(ran + ns), false, Some(ran));
                 }
@@ -150,10 +140,9 @@ proptest! {
         ran_ns in any::<u64>(),
         until_ns in any::<Option<u64>>(),
         is_paid in any::<bool>(),
-        has_backlog in any::<bool>(),
         overdue_ns in any::<i64>(),
     ) {
-        let decision = decide(&Inputs { max_us, ran_ns, until_ns, is_paid, has_backlog, overdue_ns });
+        let decision = decide(&Inputs { max_us, ran_ns, until_ns, is_paid, overdue_ns });
         match decision {
             Decision::Begin(ns) => prop_assert_eq!(ns, u64::from(max_us) * 1000),
             Decision::GoOn(ns) => prop_assert_eq!(ran_ns.checked_add(ns), until_ns),
