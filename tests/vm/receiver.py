@@ -8,6 +8,7 @@ import contextlib
 import os
 import random
 import re
+import subprocess
 import sys
 import time
 
@@ -123,6 +124,21 @@ def hostile(lab):
         runs = counted(lab)[0]
     print(f"# {runs} extra runs; {mine:.3f} for the receiver, " + ", ".join(f"{o:.3f}" for o in others))
     within("the receiver's share, to that of another", mine / (sum(others) / 3), 0, 1.02)
+
+
+@case
+def beside__tasks_that_switch_wake_fork_and_fault(lab):
+    """Both processors have more to do than they can"""
+    busy = (f"stress-ng --quiet --timeout {2 * SECONDS}s --switch 1 --fork 1 --exec 1 --vm 1 --vm-bytes 32M --schedpolicy 2",
+            "hackbench -g 2 -l 1000")
+    with loaded(lab, 1000), receiving(lab, size=8 << 20) as (_, writer), contextlib.ExitStack() as stack:
+        others = [stack.enter_context(subprocess.Popen(command.split(), stdout=subprocess.DEVNULL)) for command in busy]
+        for other in others:
+            near("what it ends with", other.wait(), 0, 0)
+        assert writer.is_alive(), "the connection broke"
+        runs = counted(lab)[0]
+    print(f"# {runs} extra runs")
+    within("extra runs", runs, 1, 10**6)
 
 
 @case
