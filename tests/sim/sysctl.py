@@ -71,7 +71,8 @@ def unprivileged_counters(lab):
     names = ["Sockets", "AllocFailures", "TimersStarted", "TimersRearmed",
              "TimersEarly", "TimersFired", "TimersCancelled", "TimersOnWheel",
              "AcksDelayed", "AcksFired",
-             "QueueThrottled", "QueueDeferred", "QueueRuns", "QueueBytes"]
+             "QueueThrottled", "QueueDeferred", "QueueRuns", "QueueBytes",
+             "ExtraRuns", "ExtraRunUsecs", "ExtraRunOverdue", "ExtraRunUnpaid", "ExtraRunYields"]
     lab.connect().close()
     before = lab.stat("a")
     assert list(before) == names, before
