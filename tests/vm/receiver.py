@@ -15,9 +15,8 @@ import time
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.realpath(__file__)), ".."))
 from lab import TRACING, Hogs, Reader, Skip, Writer, case, insmod, main, near, rmmod, run, tracing, within  # noqa: E402
 
-DEBUG = os.environ["FINETCP_KERNEL"] == "debug"
 MODEL = "/sys/kernel/debug/sched/preempt"
-SECONDS = 20 if DEBUG else 5
+SECONDS = 5
 COUNTERS = "ExtraRuns", "ExtraRunUsecs", "ExtraRunOverdue", "ExtraRunUnpaid", "ExtraRunYields"
 
 
