@@ -48,6 +48,7 @@ enum Name {
     LimitOutputUsecs,
     BackoffMax,
     ExtraRun,
+    RtoVarianceMax,
 }
 
 /// The kernel's own `tcp_rto_min_us` under another name.
@@ -58,7 +59,7 @@ static RTO_MIN: Setting = Setting {
     max: i32::MAX,
 };
 
-static SETTINGS: [Setting; 8] = [
+static SETTINGS: [Setting; 9] = [
     Setting {
         name: c"tcp_linear_timeouts",
         default: 0,
@@ -107,6 +108,12 @@ static SETTINGS: [Setting; 8] = [
         min: &ZERO,
         max: extra_run::MAX_US as i32,
     },
+    Setting {
+        name: c"tcp_rto_variance_max",
+        default: 0,
+        min: &ZERO,
+        max: rto::MAX_VARIANCE_MAX as i32,
+    },
 ];
 
 /// One network namespace.
@@ -133,6 +140,13 @@ impl Namespace {
     #[inline]
     pub(crate) fn backoff_max_us(&self) -> u32 {
         self.setting(Name::BackoffMax)
+    }
+
+    /// The most that the variance term counts for, in percent of the round trip, 0 for as much as it is:
+    /// `net.ipv4.tcp_rto_variance_max`.
+    #[inline]
+    pub(crate) fn rto_variance_max(&self) -> u32 {
+        self.setting(Name::RtoVarianceMax)
     }
 
     /// By how much a timeout may be lengthened at random, in percent: `net.ipv4.tcp_rto_jitter`.

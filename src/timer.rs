@@ -459,6 +459,8 @@ impl Backend for HiresTimers {
         rto::timeout_us(&rto::Inputs {
             srtt_us8,
             rttvar_us: sk.rttvar_us(),
+            variance_max: data.net.rto_variance_max(),
+            rto_min_us: data.rto_min.get(),
             backoff,
             linear: match backoff {
                 0 => 0, // of no interest

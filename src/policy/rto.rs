@@ -27,6 +27,9 @@ pub const MAX_AT_MAX: u8 = 32;
 /// The highest value of that maximum, in us, which says nothing; `TCP_RTO_MAX`.
 pub const MAX_BACKOFF_MAX_US: u32 = 120_000_000;
 
+/// The highest part of the round trip, in percent, that the variance term may be limited to.
+pub const MAX_VARIANCE_MAX: u32 = 1000;
+
 /// The timeout before the first sample, in us (RFC 6298, 2.1), and the longest that can be set.
 pub const DEFAULT_INIT_US: u32 = 1_000_000;
 /// See [`DEFAULT_INIT_US`]; `TCP_RTO_MAX`.
@@ -39,6 +42,10 @@ pub struct Inputs {
     pub srtt_us8: u32,
     /// The variance term in us.
     pub rttvar_us: u32,
+    /// The most that it counts for, in percent of the smoothed round-trip time; 0: as much as it is.
+    pub variance_max: u32,
+    /// The minimal timeout in us, which is its floor.
+    pub rto_min_us: u32,
     /// How many timeouts in a row there were: how often the kernel has doubled its own.
     pub backoff: u8,
     /// How many of them, at first, shall not be doubled.
@@ -61,6 +68,22 @@ pub fn base_us(srtt_us8: u32, rttvar_us: u32) -> u32 {
     (srtt_us8 >> 3).saturating_add(rttvar_us)
 }
 
+/// Returns what is left of that, `base`, where the variance term counts for a part of the round trip at
+/// most. Below [`LINEAR_BELOW_US`] only: a round trip that long is none of a network of one's own.
+///
+/// RFC 6298, 2.3, takes four mean deviations so that hardly a sample exceeds the timeout. That is
+/// what it takes where samples have no bound. Where a queue of so many packets is what they differ by,
+/// they alternate between an empty and a full one, and four deviations are more than that queue.
+#[inline]
+fn limited_us(base: u32, i: &Inputs) -> u32 {
+    if i.variance_max == 0 || base >= LINEAR_BELOW_US {
+        return base;
+    }
+    let srtt = i.srtt_us8 >> 3;
+    let most = srtt.saturating_mul(i.variance_max) / 100;
+    base.min(srtt.saturating_add(most.max(i.rto_min_us)))
+}
+
 /// Doubles `value` `backoff` times, but not beyond `max` (RFC 6298, 5.5 and 2.5).
 #[inline]
 pub fn back_off(value: u32, backoff: u8, max: u32) -> u32 {
@@ -78,7 +101,7 @@ pub fn timeout_us(i: &Inputs) -> u32 {
         if i.kernel_us > base.saturating_add(i.tick_us) {
             i.kernel_us
         } else {
-            base
+            limited_us(base, i)
         }
     } else {
         // By value, or all of it would have to be in memory.
@@ -99,6 +122,10 @@ fn rare_timeout_us(i: Inputs) -> u32 {
     if is_longer || (i.srtt_us8 == 0 && kernel_base < base) {
         i.kernel_us
     } else {
+        let base = match i.srtt_us8 {
+            0 => base,
+            _ => limited_us(base, &i),
+        };
         back_off_slowly(base, linear, &i).min(i.max_us)
     }
 }

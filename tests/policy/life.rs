@@ -22,8 +22,9 @@ enum Event {
     CoarseSample(u32),
     /// A timeout, and the retransmission has left.
     Timeout,
-    /// `tcp_rto_min`, `tcp_linear_timeouts`, `tcp_backoff_max` and `tcp_rto_jitter` are set.
-    Set(u32, u8, u32, u32),
+    /// `tcp_rto_min`, `tcp_rto_variance_max`, `tcp_linear_timeouts`, `tcp_backoff_max` and `tcp_rto_jitter`
+    /// are set.
+    Set((u32, u32), u8, u32, u32),
 }
 
 /// What the kernel keeps of a connection, and the settings.
@@ -36,6 +37,7 @@ struct Socket {
     /// The minimal timeout that is in `rttvar_us`
     floor_us: u32,
     rto_min: u32,
+    variance_max: u32,
     linear: u8,
     backoff_max: u32,
     jitter: u32,
@@ -47,6 +49,8 @@ impl Socket {
         Inputs {
             srtt_us8: self.srtt_us8,
             rttvar_us: self.rttvar_us,
+            variance_max: self.variance_max,
+            rto_min_us: self.floor_us,
             backoff: self.backoff,
             linear: self.linear,
             backoff_max_us: self.backoff_max,
@@ -101,8 +105,9 @@ impl Socket {
 
 fn events() -> impl Strategy<Value = Vec<Event>> {
     let us = || prop_oneof![1..2000_u32, any::<u32>()];
+    let min = prop_oneof![1..1000_u32, 1..=200_000_u32, 1..=i32::MAX as u32];
     let setting = (
-        prop_oneof![1..1000_u32, 1..=200_000_u32, 1..=i32::MAX as u32],
+        (min, 0..=MAX_VARIANCE_MAX),
         0..=MAX_LINEAR,
         prop_oneof![1..300_000_u32, Just(MAX_BACKOFF_MAX_US)],
         0..=100_u32,
@@ -129,6 +134,7 @@ proptest! {
             kernel_us: DEFAULT_INIT_US,
             floor_us: 200_000,
             rto_min: 200_000,
+            variance_max: 0,
             linear: 0,
             backoff_max: MAX_BACKOFF_MAX_US,
             jitter: 0,
@@ -144,8 +150,8 @@ proptest! {
                     s.backoff = s.backoff.saturating_add(1);
                     s.set_kernel_us(u64::from(s.kernel_us) * 2);
                 }
-                Event::Set(min, linear, max, jitter) => {
-                    (s.rto_min, s.linear) = (min, linear);
+                Event::Set((min, variance), linear, max, jitter) => {
+                    (s.rto_min, s.variance_max, s.linear) = (min, variance, linear);
                     (s.backoff_max, s.jitter) = (max, jitter);
                 }
             }

@@ -15,6 +15,8 @@ fn inputs(srtt_us: u32, rttvar_us: u32, backoff: u8) -> Inputs {
     Inputs {
         srtt_us8: srtt_us << 3,
         rttvar_us,
+        variance_max: 0,
+        rto_min_us: 0,
         backoff,
         linear: 0,
         backoff_max_us: MAX_BACKOFF_MAX_US,
@@ -225,6 +227,52 @@ fn timeout_us__backed_off_slowly() {
 }
 
 #[test]
+fn timeout_us__variance_limited() {
+    for (srtt, rttvar, variance_max, rto_min_us, want) in [
+        // it counts as it is
+        (150, 600, 0, 20, 750),
+        (150, 100, 100, 20, 250),
+        (150, 150, 100, 20, 300),
+        // it does not
+        (150, 151, 100, 20, 300),
+        (150, 600, 100, 20, 300),
+        (150, 600, 250, 20, 525),
+        (150, 600, 1, 20, 170),
+        // but for its floor
+        (150, 600, 100, 200, 350),
+        (150, 200_000, 100, 200_000, 200_150),
+        // nor where the path is long, or seems to be
+        (100_000, 99_999, 50, 20, 150_000),
+        (100_000, 100_000, 50, 20, 200_000),
+        (150, 199_850, 100, 20, 200_000),
+    ] {
+        for (backoff, linear) in [(0, 0), (3, 3), (3, 1)] {
+            let i = Inputs {
+                variance_max,
+                rto_min_us,
+                linear,
+                ..inputs(srtt, rttvar, backoff)
+            };
+            let doublings = if want < LINEAR_BELOW_US {
+                backoff - linear
+            } else {
+                backoff
+            };
+            assert_eq!(timeout_us(&i), want << doublings, "{i:?}");
+        }
+    }
+    // What the kernel has for a reason of its own stays.
+    for backoff in [0, 1] {
+        let i = Inputs {
+            variance_max: 100,
+            kernel_us: 3_000_000 << backoff,
+            ..inputs(150, 600, backoff)
+        };
+        assert_eq!(timeout_us(&i), 3_000_000 << backoff);
+    }
+}
+
+#[test]
 fn timeout_us__boundaries() {
     let all = [0, 1, 7, 8, TICK_US, u32::MAX >> 1, u32::MAX - 1, u32::MAX];
     for srtt_us8 in all {
@@ -235,6 +283,8 @@ fn timeout_us__boundaries() {
                         let got = timeout_us(&Inputs {
                             srtt_us8,
                             rttvar_us,
+                            variance_max: max,
+                            rto_min_us: kernel,
                             backoff,
                             linear: backoff / 2,
                             backoff_max_us: kernel,
@@ -360,11 +410,12 @@ fn any_inputs() -> impl Strategy<Value = Inputs> {
             (0..=32_u32).prop_map(|n| u32::MAX >> (32 - n).min(31))
         ]
     };
+    let variance = (int(), 0..=MAX_VARIANCE_MAX, int());
     let how = (any::<(u8, u8)>(), int());
-    (int(), int(), how, int(), int(), int(), int()).prop_map(
+    (int(), variance, how, int(), int(), int(), int()).prop_map(
         |(
             srtt_us8,
-            rttvar_us,
+            (rttvar_us, variance_max, rto_min_us),
             ((backoff, linear), backoff_max_us),
             init_us,
             kernel_us,
@@ -373,6 +424,8 @@ fn any_inputs() -> impl Strategy<Value = Inputs> {
         )| Inputs {
             srtt_us8,
             rttvar_us,
+            variance_max,
+            rto_min_us,
             backoff,
             linear,
             backoff_max_us,
@@ -424,6 +477,14 @@ fn naive_timeout(i: &Inputs) -> u128 {
     };
     let kernel_base = u128::from(i.kernel_us) >> i.backoff.min(127);
     let explained = (base + u128::from(i.tick_us)).min(u32::MAX.into());
+    let base = match i.variance_max {
+        percent if percent != 0 && i.srtt_us8 != 0 && base < 200_000 => {
+            let srtt = u128::from(i.srtt_us8 / 8);
+            let part = (srtt * u128::from(percent) / 100).max(i.rto_min_us.into());
+            srtt + part.min(i.rttvar_us.into())
+        }
+        _ => base,
+    };
     let us = if kernel_base > explained || (i.srtt_us8 == 0 && kernel_base < base) {
         u128::from(i.kernel_us)
     } else if base < 200_000 {
@@ -486,6 +547,25 @@ proptest! {
                 prop_assert_eq!(us, (2 * last).min(MAX_US));
             }
             (passed, last) = (passed.saturating_add(us), us);
+        }
+    }
+
+    /// With its variance limited, a timeout is never longer than without, nor shorter than the round trip and
+    /// the minimum; what takes 200 ms stays as it is.
+    #[test]
+    fn timeout_us__limited(
+        srtt in 1..300_000_u32,
+        above in 0..300_000_u32,
+        rto_min_us in 1..200_000_u32,
+        variance_max in 0..=MAX_VARIANCE_MAX,
+        backoff in 0..10_u8,
+    ) {
+        let all = inputs(srtt, rto_min_us + above, backoff);
+        let us = timeout_us(&Inputs { variance_max, rto_min_us, ..all });
+        prop_assert!(us <= timeout_us(&all));
+        prop_assert!(us >= ((srtt + rto_min_us) << backoff).min(MAX_US));
+        if srtt + rto_min_us + above >= LINEAR_BELOW_US {
+            prop_assert_eq!(us, timeout_us(&all));
         }
     }
 

@@ -89,7 +89,7 @@ def rmmod__nothing_left(lab):
     insmod()
     rmmod()
     assert not os.path.exists("/proc/net/finetcp_stat")
-    for name in "linear_timeouts", "backoff_max", "rto_jitter", "rto_init", "delack_min", "delayed_ack":
+    for name in "rto_variance_max", "linear_timeouts", "backoff_max", "rto_jitter", "rto_init", "delack_min", "delayed_ack":
         assert not os.path.exists(f"/proc/sys/net/ipv4/tcp_{name}")
     with socket.socket() as s:
         try:

@@ -45,6 +45,7 @@ def per_namespace(lab):
 BAD = "-1", "4294967296", "x", "1x"
 OURS = {
     "tcp_linear_timeouts": ("0", ("6", "0", "1"), BAD + ("7", "257")),
+    "tcp_rto_variance_max": ("0", ("1000", "0", "100"), BAD + ("1001",)),
     "tcp_backoff_max": ("120000000", ("20", "120000000", "2000"), BAD + ("19", "0", "120000001")),
     "tcp_rto_jitter": ("0", ("100", "0", "10"), BAD + ("101",)),
     "tcp_delayed_ack": ("1", ("0", "1"), BAD + ("2",)),

@@ -155,6 +155,36 @@ def backoff__taken_back(lab, rto_min):
         near(f"retransmission {n + 1}", gap, want)
 
 
+@case(100, 250)
+def first_timeout__variance_limited(lab, percent):
+    """Where the round trip varies much, the variance term is a part of it at most, if that is set"""
+    settings(lab, 20)
+    wire = lab.capture()
+    with lab.connect() as c:
+        for _ in range(10):
+            for rtt in 10 * RTT, RTT:
+                lab.delay(rtt)
+                c.exchange(2)
+        all_, _ = c.info()
+        lab.sysctl("a", tcp_rto_variance_max=percent)
+        rto, rtt = c.info()
+        within("tcpi_rto without", all_, rto + 100, 40 * RTT)
+        near("tcpi_rto", rto, rtt + rtt * percent // 100)
+        (gap,) = c.lose_one(wire, 1.5 * rto)
+        near("first retransmission", gap, rto)
+
+
+@case
+def first_timeout__variance_of_a_long_path(lab):
+    """Of 200 ms or more nothing is taken away"""
+    settings(lab, 20)
+    lab.sysctl("a", tcp_rto_variance_max=10)
+    lab.delay(250_000)
+    with lab.connect(exchanges=3) as c:
+        rto, rtt = c.info()
+        within("tcpi_rto", rto, rtt + rtt // 2, 3 * rtt)
+
+
 @case(1, 3, 6)
 def backoff__linear(lab, linear):
     """The first timeouts in a row are not doubled, if that is set"""

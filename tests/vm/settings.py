@@ -31,6 +31,7 @@ SIZE = 100_000          # bytes of a transfer
 # name: (least, most) that it takes. The first has two names.
 OURS = {
     "tcp_rto_min": (FLOOR, INT_MAX),
+    "tcp_rto_variance_max": (0, 1000),
     "tcp_linear_timeouts": (0, 6),
     "tcp_rto_jitter": (0, 100),
     "tcp_rto_init": (FLOOR, 120_000_000),
