@@ -24,7 +24,8 @@ FLOOR = 20              # us: the module's parameter
 NOBODY = 65534
 SYN_SENT = 2
 TCP_RTO_MIN_US, TCP_DELACK_MAX_US = 45, 46
-SETTINGS = {"tcp_rto_min": 200_000, "tcp_rto_min_us": 200_000, "tcp_rto_init": 1_000_000, "tcp_delack_min": 40_000}
+SETTINGS = {"tcp_rto_min": 200_000, "tcp_rto_min_us": 200_000, "tcp_rto_init": 1_000_000, "tcp_delack_min": 40_000,
+            "tcp_backoff_max": 120_000_000}
 libc = ctypes.CDLL(None, use_errno=True)
 MS_REC, MS_PRIVATE, PR_SET_DUMPABLE = 0x4000, 0x40000, 4
 
@@ -128,7 +129,8 @@ def settings__of_the_host(lab):
     home = os.open("/proc/sys/net/ipv4", os.O_RDONLY)
 
     def work():
-        for name in *SETTINGS, "tcp_linear_timeouts", "tcp_rto_jitter", "tcp_delayed_ack", "tcp_limit_output_usecs":
+        for name in (*SETTINGS, "tcp_linear_timeouts", "tcp_rto_jitter", "tcp_delayed_ack", "tcp_limit_output_usecs",
+                     "tcp_extra_run"):
             # What was opened before belongs to the host's namespace.
             refuses(lambda value, name=name: os.close(os.open(name, value, dir_fd=home)), errno.EACCES, os.O_WRONLY)
     as_tenant(work)
@@ -175,8 +177,9 @@ def check_silence(obstacle, seconds, count, least):
     """Connections with the shortest timeouts that there are, none of which gets anything through"""
     def work():
         ip("link", "set", "lo", "up")
-        for name in "tcp_rto_min", "tcp_rto_init", "tcp_delack_min":
+        for name in "tcp_rto_min", "tcp_rto_init", "tcp_delack_min", "tcp_backoff_max":
             setting(name).write_text(str(FLOOR))
+        setting("tcp_linear_timeouts").write_text("6")
         setting("tcp_orphan_retries").write_text("1")   # not to wait for what is closed in the end
         listener = socket.create_server(("127.0.0.1", 5000), backlog=count)
         pairs = [(socket.create_connection(("127.0.0.1", 5000)), listener.accept()[0]) for _ in range(count)]
