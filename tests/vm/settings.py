@@ -38,6 +38,8 @@ OURS = {
     "tcp_delayed_ack": (0, 1),
     "tcp_delack_min": (FLOOR, 200_000),
     "tcp_limit_output_usecs": (0, 1_000_000),
+    "tcp_backoff_max": (FLOOR, 120_000_000),
+    "tcp_extra_run": (0, 3000),
 }
 # The kernel's own that finetcp has to do with: any of the values will do
 KERNELS = {
