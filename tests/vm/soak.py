@@ -1,7 +1,7 @@
 #!/usr/bin/python3 -B
 # SPDX-License-Identifier: GPL-2.0
 # sim: --kernel patched --no-module
-# soak: --kernel patched --smp 2 --one-thread --no-module
+# guest: --kernel patched --smp 2 --one-thread --no-module
 # soak: --kernel debug --smp 2 --one-thread --no-module
 """All of it at once: under connections that move data, the module comes and goes, networks fail, settings
 change, connections and namespaces come and go, peers lie and tenants attack, in an order that the seed
@@ -23,7 +23,7 @@ import faults  # noqa: E402
 import hostile  # noqa: E402
 import settings  # noqa: E402
 import tenant  # noqa: E402
-from lab import SEGMENT, case, insmod, main, near, rmmod, run, within  # noqa: E402
+from lab import SEGMENT, Hogs, Reader, Writer, case, insmod, main, near, rmmod, run, within  # noqa: E402
 from peer import Peer  # noqa: E402
 from streams import Stream, finish, settled  # noqa: E402
 
@@ -127,6 +127,18 @@ class Soak:
         if self.loaded:
             tenant.check_silence(self.chance.choice(list(tenant.OBSTACLES)), seconds=0.3, count=5, least=1)
 
+    def receiver(self):
+        """a receiver shares its processor with others, and may have extra runs when the module goes"""
+        if self.loaded:
+            self.lab.sysctl("b", tcp_extra_run=self.chance.choice((0, 100, 3000)))
+        with self.lab.on("b"), socket.create_server(("127.0.0.1", PORT + 2)) as listener:
+            sender = socket.create_connection(("127.0.0.1", PORT + 2))
+            with Reader(listener.accept()[0]), Writer(sender), Hogs(2):
+                time.sleep(0.3)
+                if self.chance.random() < 0.5:
+                    self.module()
+                    time.sleep(0.1)
+
     def looker(self):
         """somebody looks at all sockets and counters"""
         run("ip", "netns", "exec", self.chance.choice("ab"), "ss", "-tinoe")
@@ -135,6 +147,8 @@ class Soak:
             self.lab.stat()
 
     ACTS = (module, network, change, setting, option, visitor, namespace, liar, attacker, looker)
+    if not settings.VIRTUAL:    # whose clock stands still while somebody never sleeps
+        ACTS += (receiver,)
 
     # Its course
 
