@@ -8,6 +8,7 @@ import contextlib
 import os
 import random
 import re
+import select
 import subprocess
 import sys
 import time
@@ -138,6 +139,43 @@ def beside__tasks_that_switch_wake_fork_and_fault(lab):
         runs = counted(lab)[0]
     print(f"# {runs} extra runs")
     within("extra runs", runs, 1, 10**6)
+
+
+@case
+def short_read__nothing_is_left(lab):
+    """Who gets less than he asked for has read all that there is, says epoll(7), and waits for an edge.
+    There is none when nothing more arrives"""
+    message = 4 << 20
+
+    def read(s, buffer):
+        s.setblocking(False)
+        edges = select.epoll()
+        edges.register(s, select.EPOLLIN | select.EPOLLET)
+        left = message
+        while edges.poll():
+            got = len(buffer)
+            while got == len(buffer):
+                try:
+                    got = s.recv_into(buffer)
+                except BlockingIOError:
+                    break
+                if not got:
+                    return
+                left -= got
+                if not left:
+                    s.send(b"y")
+                    left = message
+
+    with loaded(lab, 1000):
+        lab.sysctl("b", tcp_rmem="4096 16777216 33554432")
+        (c,) = lab.connections(1, ("10.0.0.2", 6000))
+        c.a.settimeout(30)
+        with Reader(c.b, size=2 * message, read=read), Hogs(3):
+            for _ in range(20):
+                c.a.sendall(bytes(message))
+                c.a.recv(1)
+        c.a.close()
+        within("extra runs", counted(lab)[0], 1, 10**6)
 
 
 @case
