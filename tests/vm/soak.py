@@ -1,8 +1,8 @@
 #!/usr/bin/python3 -B
 # SPDX-License-Identifier: GPL-2.0
-# sim: --kernel patched --no-module
-# guest: --kernel patched --smp 2 --one-thread --no-module
-# soak: --kernel debug --smp 2 --one-thread --no-module
+# soak: sim --kernel patched --no-module
+# soak: vm --kernel patched --smp 2 --one-thread --no-module
+# soak: vm --kernel debug --smp 2 --one-thread --no-module
 """All of it at once: under connections that move data, the module comes and goes, networks fail, settings
 change, connections and namespaces come and go, peers lie and tenants attack, in an order that the seed
 decides. In the end nothing may be left of it: no byte missing, no socket, namespace, device, or memory.
