@@ -64,15 +64,13 @@ def setting__range(lab):
 
 @case("full", "lazy")
 def granted(lab, model):
-    """With others on its processor, a receiver gets some, and each is traced; without, it gets none"""
+    """With others on its processor, a receiver gets some, and each is traced"""
     if os.path.exists(MODEL):
         with open(MODEL, "w", encoding="ascii") as f:
             f.write(model)
     elif model != "full":
         raise Skip("this kernel has only full preemption")
     with loaded(lab, 1000):
-        shares(lab, 0, 1)
-        near("extra runs of a receiver that is alone", counted(lab)[0], 0, 0)
         tracing("events/finetcp/tcp_extra_run/enable", "1")
         try:
             shares(lab, 4, SECONDS, size=8 << 20)
