@@ -128,7 +128,7 @@ def hostile(lab):
 def beside__tasks_that_switch_wake_fork_and_fault(lab):
     """Both processors have more to do than they can"""
     busy = (f"stress-ng --quiet --timeout {2 * SECONDS}s --switch 1 --fork 1 --exec 1 --vm 1 --vm-bytes 32M --schedpolicy 2",
-            "hackbench -g 2 -l 1000")
+            "hackbench -g 1 -l 200")
     with loaded(lab, 1000), receiving(lab, size=8 << 20) as (_, writer), contextlib.ExitStack() as stack:
         others = [stack.enter_context(subprocess.Popen(command.split(), stdout=subprocess.DEVNULL)) for command in busy]
         for other in others:
