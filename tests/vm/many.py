@@ -1,7 +1,6 @@
 #!/usr/bin/python3 -B
 # SPDX-License-Identifier: GPL-2.0
 # sim: --kernel patched --no-module
-# guest: --kernel patched --smp 2 --one-thread --no-module
 """The module comes and goes under many connections that move data and lose some of it: none of them is
 lost, each byte is the one that was sent, and in the end the memory is back where it was.
 
