@@ -126,7 +126,8 @@ verdict() {
 		die "$(cat "$run/fault")"
 	elif grep -qE "$COMPLAINTS" "$run/console"; then
 		show_console
-		die "the guest's kernel complained"
+		# Once more at the end: only that may be kept.
+		die "the guest's kernel complained: $(grep -E -m 1 "$COMPLAINTS" "$run/console" | tr -d '\r')"
 	elif [ -s "$run/leaks" ]; then
 		cat "$run/leaks" >&2
 		die "memory leaked"
