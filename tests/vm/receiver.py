@@ -62,15 +62,29 @@ def setting__range(lab):
         near("tcp_extra_run", int(lab.read("a", "tcp_extra_run")), 0, 0)
 
 
+@contextlib.contextmanager
+def preemption(model):
+    """Change the kernel's model of preemption meanwhile, where it has several"""
+    if not os.path.exists(MODEL):
+        if model != "full":
+            raise Skip("this kernel has only full preemption")
+        yield
+        return
+    with open(MODEL, encoding="ascii") as f:
+        before = re.search(r"\((\w+)\)", f.read())[1]
+    try:
+        with open(MODEL, "w", encoding="ascii") as f:
+            f.write(model)
+        yield
+    finally:
+        with open(MODEL, "w", encoding="ascii") as f:
+            f.write(before)
+
+
 @case("full", "lazy")
 def granted(lab, model):
     """With others on its processor, a receiver gets some, and each is traced"""
-    if os.path.exists(MODEL):
-        with open(MODEL, "w", encoding="ascii") as f:
-            f.write(model)
-    elif model != "full":
-        raise Skip("this kernel has only full preemption")
-    with loaded(lab, 1000):
+    with preemption(model), loaded(lab, 1000):
         tracing("events/finetcp/tcp_extra_run/enable", "1")
         try:
             shares(lab, 4, SECONDS, size=8 << 20)
