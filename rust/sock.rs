@@ -333,14 +333,16 @@ impl SockRef {
         unsafe { bindings::tcp_run_delack_timer(self.0.as_ptr()) }
     }
 
-    /// Runs `f` with the socket locked. Sleeps.
+    /// Runs `f`, which must not sleep, with the socket locked; sleeps while a user owns it. Owns it
+    /// only where a user did: who takes a socket from its listener's queue relies on that nobody does
+    /// (`inet_csk_listen_stop()`).
     pub(crate) fn with_lock<R>(&self, f: impl FnOnce(&mut LockedSock) -> R) -> R {
         // SAFETY: By the type's invariant.
-        unsafe { bindings::lock_sock_nested(self.0.as_ptr(), 0) };
-        // SAFETY: We have just locked it, and the reference ends before `release_sock()`.
+        let owned = unsafe { bindings::lock_sock_fast(self.0.as_ptr()) };
+        // SAFETY: We have just locked it, and the reference ends before it is unlocked.
         let ret = f(unsafe { LockedSock::from_raw(self.0.as_ptr()) });
-        // SAFETY: Locked above.
-        unsafe { bindings::release_sock(self.0.as_ptr()) };
+        // SAFETY: Locked above, in this way.
+        unsafe { bindings::unlock_sock_fast(self.0.as_ptr(), owned) };
         ret
     }
 }

@@ -183,7 +183,8 @@ pub(crate) fn leave() {
                 return;
             }
             let deadlines = [Which::Xmit, Which::DelAck].map(|which| {
-                timer.disarm_sync(which);
+                // A callback that runs will find nothing, and is waited for when the timer is dropped.
+                timer.disarm(which);
                 (which, timer.deadline(which))
             });
             tcp_hires::detach::<HiresTimers>(sk, &timer);

@@ -7,7 +7,9 @@ and timers that expire meanwhile. No connection may be lost."""
 
 import contextlib
 import json
+import multiprocessing
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -18,6 +20,7 @@ from lab import case, insmod, main, rmmod  # noqa: E402
 DEBUG = os.environ["FINETCP_KERNEL"] == "debug"
 TIMES = 10 if DEBUG else 50
 STREAMS = 4
+CHILDREN = 50           # of a listener
 
 
 @case
@@ -81,6 +84,38 @@ def rmmod__while_timers_fire(lab):
                 c.lose(False)
             for c in connections:
                 c.receive(2)
+
+
+def open_and_close(lab, port, until, closed):
+    """Listeners that are closed with connections that nobody has accepted"""
+    while time.monotonic() < until:
+        with lab.on("b"):
+            listener = socket.create_server(("10.0.0.2", port), backlog=CHILDREN)
+        with contextlib.ExitStack() as stack, lab.on("a"):
+            for _ in range(CHILDREN):
+                s = stack.enter_context(socket.create_connection(("10.0.0.2", port), timeout=10))
+                s.send(b"x")    # so that an ACK is delayed
+            listener.close()
+        closed.value += 1
+
+
+@case
+def rmmod__while_listeners_close(lab):
+    """Who closes a listener takes its children, and relies on that nobody owns them"""
+    until = time.monotonic() + (30 if DEBUG else 15)
+    closed = [multiprocessing.Value("Q", lock=False) for _ in range(2)]
+    closers = [multiprocessing.Process(target=open_and_close, args=(lab, 7100 + n, until, c))
+               for n, c in enumerate(closed)]
+    for p in closers:
+        p.start()
+    while time.monotonic() < until:
+        insmod()
+        rmmod()
+    for p in closers:
+        p.join()
+        assert p.exitcode == 0
+    for c in closed:
+        assert c.value >= 3, c.value
 
 
 if __name__ == "__main__":
