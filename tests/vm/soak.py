@@ -199,7 +199,8 @@ def devices():
 def soak(lab):
     print(f"# SEED={SEED}, {MINUTES:g} minutes", flush=True)
     for host in "ab":
-        lab.sysctl(host, tcp_fin_timeout=1, tcp_orphan_retries=2)
+        # A link whose ends differ in MTU may stay so for longer than 15 timeouts of TCP_RTO_MAX_MS=1000 take.
+        lab.sysctl(host, tcp_fin_timeout=1, tcp_orphan_retries=2, tcp_retries2=100)
     # What a first time leaves behind, it leaves once.
     Soak(lab).run(5)
     before, namespaces = settled(lab), os.listdir("/run/netns")
