@@ -7,7 +7,10 @@
 
 use core::{
     cell::UnsafeCell,
-    ptr::NonNull, //
+    ptr::{
+        addr_of,
+        NonNull, //
+    }, //
 };
 use kernel::{
     bindings,
@@ -24,6 +27,8 @@ pub(crate) struct Setting {
     pub(crate) min: &'static Value,
     /// The highest value, alike.
     pub(crate) max: i32,
+    /// What is called with a value that has been written. May sleep.
+    pub(crate) written: Option<fn(i32)>,
 }
 
 /// The value of a setting in one namespace, or the bound of one. Writers are C code, at any time.
@@ -99,9 +104,15 @@ impl Table {
                 data: core::ptr::from_ref(value).cast_mut().cast(),
                 maxlen: size_of::<Value>() as c_int,
                 mode: 0o644,
-                proc_handler: Some(bindings::proc_dointvec_minmax),
+                proc_handler: Some(match setting.written {
+                    Some(_) => Self::written,
+                    None => bindings::proc_dointvec_minmax,
+                }),
                 extra1: core::ptr::from_ref(setting.min).cast_mut().cast(),
-                extra2: core::ptr::from_ref(&setting.max).cast_mut().cast(),
+                // SAFETY: The field of a setting that is valid.
+                extra2: unsafe { addr_of!((*core::ptr::from_ref(setting)).max) }
+                    .cast_mut()
+                    .cast(),
                 ..Default::default()
             };
             entries.push(entry, GFP_KERNEL_ACCOUNT)?;
@@ -121,6 +132,36 @@ impl Table {
             header: NonNull::new(header).ok_or(ENOMEM)?,
             _entries: entries,
         })
+    }
+
+    /// As `proc_dointvec_minmax()`, but [`Setting::written`] hears of it.
+    ///
+    /// # Safety
+    ///
+    /// Called by sysctl, with one of the entries that [`Self::register`] makes.
+    unsafe extern "C" fn written(
+        entry: *const bindings::ctl_table,
+        write: c_int,
+        buffer: *mut c_void,
+        size: *mut usize,
+        place: *mut bindings::loff_t,
+    ) -> c_int {
+        // SAFETY: By the caller's promise.
+        let error = unsafe { bindings::proc_dointvec_minmax(entry, write, buffer, size, place) };
+        if write != 0 && error == 0 {
+            // SAFETY: By the caller's promise: the entry leads to its setting and its value.
+            let (setting, value) = unsafe {
+                let max: *const i32 = (*entry).extra2.cast_const().cast();
+                (
+                    &*kernel::container_of!(max, Setting, max),
+                    &*(*entry).data.cast_const().cast::<Value>(),
+                )
+            };
+            if let Some(written) = setting.written {
+                written(value.get());
+            }
+        }
+        error
     }
 }
 

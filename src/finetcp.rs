@@ -38,7 +38,7 @@ const MAX_FLOOR: i32 = 200_000;
 /// The module while it is loaded. The order of the fields is that of their drop: first nobody
 /// calls us any more, then the sockets that wait are resumed, then go settings and counters.
 struct FineTcp {
-    _receivers: ext::extra_run::Registration,
+    _receivers: receiver::Open,
     _backend: ext::tcp_hires::Registration,
     _queues: ext::percpu::Filled<ext::tasklet::Tasklet<tsq::Waiting>>,
     _namespaces: ext::pernet::Registration<netns::Namespace>,
@@ -58,6 +58,8 @@ impl kernel::Module for FineTcp {
         netns::FLOOR.set(floor);
         // SAFETY: Once, and before the backend, which is what uses it.
         unsafe { timer::init() };
+        // SAFETY: Once, and before the settings of namespaces.
+        unsafe { receiver::init() };
         // SAFETY: Once; `_namespaces` is dropped last.
         let namespaces = unsafe { netns::NAMESPACES.register()? };
         // SAFETY: Once, and before the backend, which is dropped before this is.
@@ -69,9 +71,6 @@ impl kernel::Module for FineTcp {
                 }
             })?;
 
-        // SAFETY: The backend can be registered once at a time, and so can this.
-        let receivers = unsafe { ext::extra_run::Registration::new::<receiver::Receivers>() };
-
         let resolution = ext::hrtimer::resolution();
         if resolution > 1 {
             pr_warn!(
@@ -82,7 +81,7 @@ impl kernel::Module for FineTcp {
             pr_info!("TCP timers at a resolution of 1 ns\n");
         }
         Ok(Self {
-            _receivers: receivers,
+            _receivers: receiver::Open::new(),
             _backend: backend,
             _queues: queues,
             _namespaces: namespaces,

@@ -20,6 +20,7 @@ use crate::{
         rto,
         tsq, //
     },
+    receiver,
     stats::Stats, //
 };
 use kernel::{
@@ -57,6 +58,7 @@ static RTO_MIN: Setting = Setting {
     default: 200_000,
     min: &FLOOR,
     max: i32::MAX,
+    written: None,
 };
 
 static SETTINGS: [Setting; 9] = [
@@ -65,54 +67,63 @@ static SETTINGS: [Setting; 9] = [
         default: 0,
         min: &ZERO,
         max: rto::MAX_LINEAR as i32,
+        written: None,
     },
     Setting {
         name: c"tcp_rto_jitter",
         default: 0,
         min: &ZERO,
         max: 100,
+        written: None,
     },
     Setting {
         name: c"tcp_rto_init",
         default: rto::DEFAULT_INIT_US as i32,
         min: &FLOOR,
         max: rto::MAX_INIT_US as i32,
+        written: None,
     },
     Setting {
         name: c"tcp_delayed_ack",
         default: 1,
         min: &ZERO,
         max: 1,
+        written: None,
     },
     Setting {
         name: c"tcp_delack_min",
         default: delack::DEFAULT_MIN_US as i32,
         min: &FLOOR,
         max: delack::INTERACTIVE_MAX_US as i32,
+        written: None,
     },
     Setting {
         name: c"tcp_limit_output_usecs",
         default: 0,
         min: &ZERO,
         max: tsq::MAX_US as i32,
+        written: None,
     },
     Setting {
         name: c"tcp_backoff_max",
         default: rto::MAX_BACKOFF_MAX_US as i32,
         min: &FLOOR,
         max: rto::MAX_BACKOFF_MAX_US as i32,
+        written: None,
     },
     Setting {
         name: c"tcp_extra_run",
         default: 0,
         min: &ZERO,
         max: extra_run::MAX_US as i32,
+        written: Some(receiver::wanted),
     },
     Setting {
         name: c"tcp_rto_variance_max",
         default: 0,
         min: &ZERO,
         max: rto::MAX_VARIANCE_MAX as i32,
+        written: None,
     },
 ];
 

@@ -8,6 +8,7 @@ use crate::{
             Answer,
             ExtraRuns,
             Receiver,
+            Registration,
             Said, //
         },
         pernet::Net, //
@@ -20,9 +21,72 @@ use crate::{
     },
     stats::Counter, //
 };
+use kernel::prelude::*;
+
+/// The scheduler asks from the moment that somebody first wants extra runs: until then nobody pays for
+/// the question.
+enum Asked {
+    /// Not yet, or not any more. Whether somebody has wanted it.
+    Closed(bool),
+    /// If somebody has wanted it.
+    Open(Option<Registration>),
+}
+
+kernel::sync::global_lock! {
+    // SAFETY: `init()` is called before there are settings.
+    unsafe(uninit) static ASKED: Mutex<Asked> = Asked::Closed(false);
+}
+
+/// Prepares for [`wanted`].
+///
+/// # Safety
+///
+/// Must be called once, and before there are settings.
+pub(crate) unsafe fn init() {
+    // SAFETY: By the caller's promise.
+    unsafe { ASKED.init() };
+}
+
+fn ask() -> Registration {
+    // SAFETY: There is one at most, in `ASKED`.
+    unsafe { Registration::new::<Receivers>() }
+}
+
+/// Somebody has set `net.ipv4.tcp_extra_run` to so many us. Sleeps.
+pub(crate) fn wanted(us: i32) {
+    if us == 0 {
+        return;
+    }
+    match &mut *ASKED.lock() {
+        Asked::Closed(wanted) => *wanted = true,
+        Asked::Open(asked) => {
+            asked.get_or_insert_with(ask);
+        }
+    }
+}
+
+/// Proof that there are namespaces, whose settings the scheduler may ask for.
+pub(crate) struct Open(());
+
+impl Open {
+    /// There are now. Sleeps.
+    pub(crate) fn new() -> Self {
+        let mut asked = ASKED.lock();
+        let wanted = matches!(*asked, Asked::Closed(true));
+        *asked = Asked::Open(wanted.then(ask));
+        Self(())
+    }
+}
+
+impl Drop for Open {
+    /// Nobody asks any more, and nobody will.
+    fn drop(&mut self) {
+        *ASKED.lock() = Asked::Closed(false);
+    }
+}
 
 /// Extra runs by `net.ipv4.tcp_extra_run`.
-pub(crate) struct Receivers;
+struct Receivers;
 
 impl ExtraRuns for Receivers {
     fn ask(receiver: &mut Receiver<'_>) -> Answer {
