@@ -16,7 +16,6 @@ import hashlib
 import inspect
 import os
 import random
-import signal
 import socket
 import struct
 import subprocess
@@ -385,85 +384,6 @@ class Connection:
         """Segments that a has sent again"""
         data = self.a.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 104)
         return struct.unpack_from("=I", data, 100)[0]
-
-
-def ran_ns(pid):
-    """For how long a task has run"""
-    with open(f"/proc/{pid}/schedstat", encoding="ascii") as f:
-        return int(f.read().split()[0])
-
-
-class Hogs:
-    """Processes on one processor that do nothing but run"""
-
-    def __init__(self, count, cpu=1):
-        self.all = [subprocess.Popen(["taskset", "-c", str(cpu), "sh", "-c", "while :; do :; done"])
-                    for _ in range(count)]
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        for hog in self.all:
-            hog.kill()
-        for hog in self.all:
-            hog.wait()
-
-    def ran_ns(self):
-        return [ran_ns(hog.pid) for hog in self.all]
-
-
-class Reader:
-    """A process on one processor that reads from a socket without end. The peer's end stays with the
-    caller, who closes it to end this"""
-
-    def __init__(self, s, size=1 << 20, cpu=1, read=None):
-        self.pid = os.fork()
-        if not self.pid:
-            os.sched_setaffinity(0, {cpu})
-            (read or self.read)(s, bytearray(size))
-            os._exit(0)
-        s.close()
-
-    @staticmethod
-    def read(s, buffer):
-        while s.recv_into(buffer):
-            pass
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        os.kill(self.pid, signal.SIGKILL)
-        os.waitpid(self.pid, 0)
-
-    def ran_ns(self):
-        return ran_ns(self.pid)
-
-
-class Writer(threading.Thread):
-    """Sends on a socket without end, until the with statement does"""
-
-    def __init__(self, s):
-        super().__init__(daemon=True)
-        self.s, self.ended = s, False
-
-    def __enter__(self):
-        self.start()
-        return self
-
-    def __exit__(self, *_):
-        self.ended = True
-        with contextlib.suppress(OSError):
-            self.s.shutdown(socket.SHUT_RDWR)
-        self.join()
-        self.s.close()
-
-    def run(self):
-        data = bytes(1 << 18)
-        with contextlib.suppress(OSError):
-            while not self.ended:
-                self.s.sendall(data)
 
 
 class Bulk:

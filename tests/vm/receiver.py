@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: GPL-2.0
 # guest: --kernel patched --smp 2 --no-module
 # guest: --kernel debug --smp 2 --no-module
-"""The extra run of a receiver, which shares its processor with others."""
+"""The extra run of a receiver, which shares its processor with others. (What it costs them: shares.py.)"""
 
 import contextlib
 import os
@@ -14,43 +14,11 @@ import sys
 import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.realpath(__file__)), ".."))
-from lab import TRACING, Hogs, Reader, Skip, Writer, case, insmod, main, near, rmmod, run, tracing, within  # noqa: E402
+from hogs import Hogs, Reader, counted, loaded, receiving, shares  # noqa: E402
+from lab import TRACING, Skip, case, insmod, main, near, rmmod, run, tracing, within  # noqa: E402
 
 MODEL = "/sys/kernel/debug/sched/preempt"
 SECONDS = 5
-COUNTERS = "ExtraRuns", "ExtraRunUsecs", "ExtraRunOverdue", "ExtraRunUnpaid", "ExtraRunYields"
-
-
-@contextlib.contextmanager
-def loaded(lab, extra_run):
-    insmod()
-    try:
-        lab.sysctl("b", tcp_extra_run=extra_run)
-        yield
-    finally:
-        rmmod()
-
-
-@contextlib.contextmanager
-def receiving(lab, **options):
-    """A connection that a fills and b reads, on processor 1"""
-    (c,) = lab.connections(1, ("10.0.0.2", 6000))
-    with Reader(c.b, **options) as reader, Writer(c.a) as writer:
-        yield reader, writer
-
-
-def shares(lab, hogs, seconds, **options):
-    """The share of processor 1 that the receiver has, and those of hogs"""
-    with receiving(lab, **options) as (reader, _), Hogs(hogs) as others:
-        time.sleep(1)
-        before, began = (reader.ran_ns(), others.ran_ns()), time.monotonic_ns()
-        time.sleep(seconds)
-        after, ns = (reader.ran_ns(), others.ran_ns()), time.monotonic_ns() - began
-    return (after[0] - before[0]) / ns, [(a - b) / ns for a, b in zip(after[1], before[1])]
-
-
-def counted(lab):
-    return [lab.stat("b")[name] for name in COUNTERS]
 
 
 @case
@@ -107,42 +75,6 @@ def off(lab):
     with loaded(lab, 0):
         shares(lab, 4, SECONDS)
         near("extra runs", sum(counted(lab)), 0, 0)
-
-
-def fair_shares(lab, **options):
-    """Nobody has more of the processor than the others, as an extra run is taken back. But while an
-    emulated processor stands still, for somebody else runs on the host, who runs on it is charged for that:
-    of three tries one is to be fair"""
-    with loaded(lab, 3000):
-        for _ in range(3):
-            mine, others = shares(lab, 3, 2 * SECONDS, **options)
-            runs = counted(lab)[0]
-            print(f"# {runs} extra runs; {mine:.3f} for the receiver, " + ", ".join(f"{o:.3f}" for o in others))
-            if mine / (sum(others) / 3) < 1.02 and min(others) / max(others) > 0.97:
-                break
-        else:
-            raise AssertionError("unfair")
-    within("extra runs", runs, 1, 10**6)
-
-
-@case
-def fair(lab):
-    """A receiver that reads as much as it can gets no more of the processor than the others"""
-    fair_shares(lab, size=8 << 20)
-
-
-@case
-def hostile(lab):
-    """Nor does one that keeps its backlog full: it reads byte by byte, into memory that has to be found
-    each time"""
-    def read(s, buffer):
-        view = memoryview(buffer)
-        while True:
-            at = random.randrange(len(buffer) - 65536)
-            if not s.recv_into(view[at:at + random.choice((1, 65536))]):
-                return
-
-    fair_shares(lab, read=read)
 
 
 @case

@@ -23,7 +23,8 @@ import faults  # noqa: E402
 import hostile  # noqa: E402
 import settings  # noqa: E402
 import tenant  # noqa: E402
-from lab import SEGMENT, Hogs, Reader, Writer, case, insmod, main, near, rmmod, run, within  # noqa: E402
+from hogs import Hogs, Reader, Writer  # noqa: E402
+from lab import SEGMENT, case, insmod, main, near, rmmod, run, within  # noqa: E402
 from peer import Peer  # noqa: E402
 from streams import Stream, finish, settled  # noqa: E402
 
