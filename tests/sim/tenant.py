@@ -130,7 +130,7 @@ def settings__of_the_host(lab):
 
     def work():
         for name in (*SETTINGS, "tcp_linear_timeouts", "tcp_rto_jitter", "tcp_delayed_ack", "tcp_limit_output_usecs",
-                     "tcp_extra_run"):
+                     "tcp_extra_run", "tcp_rto_variance_max"):
             # What was opened before belongs to the host's namespace.
             refuses(lambda value, name=name: os.close(os.open(name, value, dir_fd=home)), errno.EACCES, os.O_WRONLY)
     as_tenant(work)
