@@ -33,6 +33,7 @@ SO_MEMINFO = 55
 SK_MEMINFO_WMEM_ALLOC = 2
 IPPROTO_MPTCP = 262
 TRACING = "/sys/kernel/tracing"
+SLOW = os.environ.get("FINETCP_KERNEL") in ("debug", "kcsan")   # a kernel that looks at each access to memory
 
 _cases = []
 

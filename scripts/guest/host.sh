@@ -4,7 +4,7 @@
 # side. The scripts set PROG, then call parse, prepare, watch and verdict.
 
 # What a kernel says when something is wrong with it.
-COMPLAINTS='WARNING: |BUG: |BUG at|Oops|KASAN|KCSAN|UBSAN|ODEBUG|refcount_t|Call Trace:|general protection fault|Kernel panic|possible circular locking|possible recursive locking|possible irq lock inversion|suspicious RCU usage|inconsistent lock state|INFO: trying to register non-static key|rcu: INFO:|detected stall|soft lockup|hard LOCKUP|blocked for more than|workqueue lockup|unregister_netdevice: waiting|scheduling while atomic|sleeping function called|Voluntary context switch within RCU|list_(add|del) corruption|Unable to handle kernel'
+COMPLAINTS='WARNING: |BUG: |BUG at|Oops|KASAN|UBSAN|ODEBUG|refcount_t|Call Trace:|general protection fault|Kernel panic|possible circular locking|possible recursive locking|possible irq lock inversion|suspicious RCU usage|inconsistent lock state|INFO: trying to register non-static key|rcu: INFO:|detected stall|soft lockup|hard LOCKUP|blocked for more than|workqueue lockup|unregister_netdevice: waiting|scheduling while atomic|sleeping function called|Voluntary context switch within RCU|list_(add|del) corruption|Unable to handle kernel'
 
 # The kernel's parameters in every guest: die of any fault, run no unit tests
 # but ours, and make no network devices that nobody asked for.

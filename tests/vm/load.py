@@ -15,12 +15,11 @@ import sys
 import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.realpath(__file__)), ".."))
-from lab import case, insmod, main, rmmod  # noqa: E402
+from lab import SLOW, case, insmod, main, rmmod  # noqa: E402
 
-DEBUG = os.environ["FINETCP_KERNEL"] == "debug"
-TIMES = 10 if DEBUG else 50
+TIMES = 10 if SLOW else 50
 STREAMS = 4
-CHILDREN = 10 if DEBUG else 50  # of a listener
+CHILDREN = 10 if SLOW else 50  # of a listener
 
 
 @case
@@ -30,7 +29,7 @@ def load_unload__under_iperf3(lab):
     server = subprocess.Popen(["ip", "netns", "exec", "b", "iperf3", "-s", "-1"], stdout=subprocess.DEVNULL)
     time.sleep(2)
     # A debug kernel that is busy sending takes minutes to load a module.
-    rate = "4M" if DEBUG else "0"
+    rate = "4M" if SLOW else "0"
     client = subprocess.Popen(
         ["ip", "netns", "exec", "a", "iperf3", "-c", "10.0.0.2", "-P", str(STREAMS), "-b", rate, "-t", "3600", "-J"],
         stdout=subprocess.PIPE, text=True)
@@ -72,10 +71,10 @@ def load_unload__bytes_are_right(lab):
 def rmmod__while_timers_fire(lab):
     """A hundred sockets that wait for all kinds of timeouts"""
     lab.sysctl("a", tcp_rto_min_us=500)
-    for _ in range(3 if DEBUG else 10):
+    for _ in range(3 if SLOW else 10):
         insmod()
         with contextlib.ExitStack() as stack:
-            connections = [stack.enter_context(lab.connect(exchanges=3)) for _ in range(20 if DEBUG else 100)]
+            connections = [stack.enter_context(lab.connect(exchanges=3)) for _ in range(20 if SLOW else 100)]
             for c in connections:
                 c.lose()
                 c.send(2)

@@ -18,10 +18,10 @@ import sys
 import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.realpath(__file__)), ".."))
-from lab import case, main, near, within  # noqa: E402
+from lab import SLOW, case, main, near, within  # noqa: E402
 
 VIRTUAL = "patched-um" in os.environ["FINETCP_BUILD"]
-SECONDS = int(os.environ.get("SECONDS", 5 if VIRTUAL else 15))
+SECONDS = int(os.environ.get("SECONDS", 5 if VIRTUAL else 90 if SLOW else 15))
 PAUSE = 0.01 if VIRTUAL else 0  # between two writes, or a virtual clock stands still
 SEED = int(os.environ.get("SEED", 1))
 FLOOR = 20              # us: the module's parameter

@@ -11,7 +11,7 @@ import sys
 import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.realpath(__file__)), ".."))
-from lab import TRACING, Bulk, case, main, tracing, within  # noqa: E402
+from lab import TRACING, Bulk, Skip, case, main, tracing, within  # noqa: E402
 
 SCRIPTS = os.path.join(os.path.dirname(os.path.realpath(__file__)), "..", "..", "scripts", "trace")
 
@@ -88,6 +88,8 @@ def top_retransmits(lab):
 @case
 def queued_bytes(lab):
     """A device that is slow: what waits for it is near the limit, what goes on has less"""
+    if not os.path.exists("/sys/kernel/btf/vmlinux"):
+        raise Skip("this kernel does not say what its types look like")
     lab.slow(100)
     lab.sysctl("a", tcp_limit_output_bytes=40000)
 

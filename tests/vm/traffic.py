@@ -14,14 +14,13 @@ import threading
 import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.realpath(__file__)), ".."))
-from lab import IPPROTO_MPTCP, Lab, case, main, within  # noqa: E402
+from lab import IPPROTO_MPTCP, SLOW, Lab, case, main, within  # noqa: E402
 
-DEBUG = os.environ["FINETCP_KERNEL"] == "debug"
-SIZE = 1 << 20 if DEBUG else 10 << 20
+SIZE = 1 << 20 if SLOW else 10 << 20
 with open("/proc/sys/net/ipv4/tcp_available_congestion_control", encoding="ascii") as available:
     CONTROLS = available.read().split()
 # What the debug kernel watches is the same with each: one of a kind will do there.
-KINDS = [name for name in CONTROLS if not DEBUG or name in ("reno", "cubic", "dctcp", "bbr")]
+KINDS = [name for name in CONTROLS if not SLOW or name in ("reno", "cubic", "dctcp", "bbr")]
 
 
 @case
@@ -77,7 +76,7 @@ def sockets__a_thousand(lab):
     lab.lossy(1)
     before = lab.stat()["Sockets"]
     address = ("10.0.0.2", 6000)
-    number, threads = (200 if DEBUG else 1000), 4
+    number, threads = (200 if SLOW else 1000), 4
     with lab.on("b"):
         listener = socket.create_server(address, backlog=128)
     errors = []
@@ -133,7 +132,7 @@ def sysctl__changes_under_traffic(lab):
 @case
 def namespaces__deleted_while_timers_run(lab):
     lab.__exit__()
-    for _ in range(3 if DEBUG else 10):
+    for _ in range(3 if SLOW else 10):
         with contextlib.ExitStack() as sockets:
             with Lab() as other:
                 other.sysctl("a", tcp_rto_min=100)
