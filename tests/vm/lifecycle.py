@@ -22,7 +22,7 @@ DEBUG = os.environ["FINETCP_KERNEL"] == "debug"
 TIMES = 1 if DEBUG else 5
 COUNT = 10 if DEBUG else 30
 # us: an interrupt between TCP's look at the clock and the first packet
-EARLY = 2_000 if DEBUG else 50
+EARLY = 500 if DEBUG else 50
 # us: a processor that goes stops the others for a while, and a tick if highres=off
 LATE = 100_000 if DEBUG else 2_000
 CPU1 = "/sys/devices/system/cpu/cpu1/online"

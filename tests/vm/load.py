@@ -108,11 +108,13 @@ def rmmod__while_listeners_close(lab):
                for n, c in enumerate(closed)]
     for p in closers:
         p.start()
-    while time.monotonic() < until or min(c.value for c in closed) < 3:
-        insmod()
-        rmmod()
-        assert all(p.is_alive() for p in closers)
-    ended.set()
+    try:
+        while time.monotonic() < until or min(c.value for c in closed) < 3:
+            insmod()
+            rmmod()
+            assert all(p.is_alive() for p in closers)
+    finally:
+        ended.set()         # Python ends when they have.
     for p in closers:
         p.join()
         assert p.exitcode == 0
