@@ -112,32 +112,33 @@ pub fn timeout_us(i: &Inputs) -> u32 {
 
 #[cold]
 fn rare_timeout_us(i: Inputs) -> u32 {
-    let (base, linear) = match i.srtt_us8 {
-        0 => (i.init_us, 0),
-        _ => (base_us(i.srtt_us8, i.rttvar_us), i.linear),
+    let has_sample = i.srtt_us8 != 0;
+    let base = if has_sample {
+        base_us(i.srtt_us8, i.rttvar_us)
+    } else {
+        i.init_us
     };
     // The kernel rounds its own up to a tick, and then doubles it.
     let kernel_base = i.kernel_us.checked_shr(i.backoff.into()).unwrap_or(0);
     let is_longer = kernel_base > base.saturating_add(i.tick_us);
-    if is_longer || (i.srtt_us8 == 0 && kernel_base < base) {
+    if is_longer || (!has_sample && kernel_base < base) {
         i.kernel_us
+    } else if has_sample {
+        back_off_slowly(limited_us(base, &i), &i)
     } else {
-        let base = match i.srtt_us8 {
-            0 => base,
-            _ => limited_us(base, &i),
-        };
-        back_off_slowly(base, linear, &i).min(i.max_us)
+        // SYNs are counted, not timed: there are as many as fill the time if each wait is doubled.
+        back_off(base, i.backoff, i.max_us)
     }
 }
 
-/// Backs the timeout `base` off: the first `linear` times not at all, then by doubling it. At the
+/// Backs the timeout `base` off: the first times not at all, then by doubling it. At the
 /// maximum it stays until [`LINEAR_BELOW_US`] have passed since the first transmission, or for
 /// [`MAX_AT_MAX`] times; then it goes on to double.
-fn back_off_slowly(base: u32, linear: u8, i: &Inputs) -> u32 {
+fn back_off_slowly(base: u32, i: &Inputs) -> u32 {
     if base >= LINEAR_BELOW_US {
         return back_off(base, i.backoff, u32::MAX);
     }
-    let doublings = i.backoff.saturating_sub(linear);
+    let doublings = i.backoff.saturating_sub(i.linear);
     let base = base.max(1);
     let max = i.backoff_max_us.max(base);
     if max >= LINEAR_BELOW_US {
@@ -146,7 +147,7 @@ fn back_off_slowly(base: u32, linear: u8, i: &Inputs) -> u32 {
     // After so many doublings it is the maximum, before which this has passed, and that is so many
     // times.
     let to_max = max.div_ceil(base).next_power_of_two().trailing_zeros() as u8;
-    let passed = base * (u32::from(linear) + (1 << to_max) - 1);
+    let passed = base * (u32::from(i.linear) + (1 << to_max) - 1);
     let times = LINEAR_BELOW_US.saturating_sub(passed).div_ceil(max);
     let times = times.min(MAX_AT_MAX.into()) as u8;
     match doublings.checked_sub(to_max) {

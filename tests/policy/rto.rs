@@ -74,6 +74,7 @@ fn timeout_us__rfc6298_2_1_no_sample() {
         let i = Inputs {
             srtt_us8: 0,
             linear: MAX_LINEAR,
+            backoff_max_us: 20,
             init_us,
             kernel_us,
             ..inputs(0, 0, backoff)
@@ -445,9 +446,9 @@ fn doubled(value: u128, backoff: u8, max: u32) -> u128 {
 }
 
 /// A timeout of a path that is not long, from the list of all of them.
-fn listed(base: u128, linear: u8, i: &Inputs) -> u128 {
+fn listed(base: u128, i: &Inputs) -> u128 {
     let max = u128::from(i.backoff_max_us).max(base);
-    let mut all = vec![base; linear.into()];
+    let mut all = vec![base; i.linear.into()];
     let mut next = base;
     if max < 200_000 {
         while next < max {
@@ -469,11 +470,11 @@ fn listed(base: u128, linear: u8, i: &Inputs) -> u128 {
 }
 
 fn naive_timeout(i: &Inputs) -> u128 {
-    let (base, linear) = if i.srtt_us8 == 0 {
-        (i.init_us.into(), 0)
+    let base = if i.srtt_us8 == 0 {
+        i.init_us.into()
     } else {
         let sum = u128::from(i.srtt_us8) / 8 + u128::from(i.rttvar_us);
-        (sum.min(u32::MAX.into()), i.linear)
+        sum.min(u32::MAX.into())
     };
     let kernel_base = u128::from(i.kernel_us) >> i.backoff.min(127);
     let explained = (base + u128::from(i.tick_us)).min(u32::MAX.into());
@@ -487,8 +488,8 @@ fn naive_timeout(i: &Inputs) -> u128 {
     };
     let us = if kernel_base > explained || (i.srtt_us8 == 0 && kernel_base < base) {
         u128::from(i.kernel_us)
-    } else if base < 200_000 {
-        listed(base.max(1), linear, i)
+    } else if i.srtt_us8 != 0 && base < 200_000 {
+        listed(base.max(1), i)
     } else {
         doubled(base, i.backoff, i.max_us)
     };

@@ -52,18 +52,52 @@ def syn__linear_timeouts(lab):
         near(f"SYN {n + 2}", gaps[n], want)
 
 
-@case(1000, 5000, 1_000_000)
-def syn__gives_up_no_sooner(lab, us):
-    """tcp_syn_retries counts the time that so many retries take by default"""
-    lab.sysctl("a", tcp_rto_init=us, tcp_syn_retries=2, tcp_syn_linear_timeouts=0)
+def check_given_up(lab, meanwhile=None):
+    """A SYN that nobody answers, with tcp_syn_retries=2: by default, that takes 7 s. Something may be done
+    after one"""
+    lab.sysctl("a", tcp_syn_retries=2, tcp_syn_linear_timeouts=0)
     lab.meet()
     start = time.monotonic()
     with lab.connecting(lost=True) as s:
+        if meanwhile:
+            sleep_us(1_000_000)
+            meanwhile()
         poll = select.poll()
         poll.register(s, select.POLLERR)
         poll.poll(1000_000)
         near("SO_ERROR", s.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR), errno.ETIMEDOUT, 0)
     within("seconds until then", time.monotonic() - start, 7, 17)
+
+
+@case(1000, 5000, 1_000_000)
+def syn__gives_up_no_sooner(lab, us):
+    """tcp_syn_retries counts the time that so many retries take by default"""
+    lab.sysctl("a", tcp_rto_init=us)
+    check_given_up(lab)
+
+
+@case
+def syn__gives_up_no_sooner__backed_off_slowly(lab):
+    """tcp_backoff_max and tcp_linear_timeouts are not for SYNs, or there would not be enough of them"""
+    lab.sysctl("a", tcp_rto_init=5000, tcp_backoff_max=5000, tcp_linear_timeouts=6)
+    check_given_up(lab)
+
+
+@case("raised", "lowered")
+def syn__gives_up_no_sooner__tcp_rto_init_is(lab, what):
+    """The retries that there were till then count for what they were"""
+    us, then_us = {"raised": (5000, 1_000_000), "lowered": (1_000_000, 5000)}[what]
+    lab.sysctl("a", tcp_rto_init=us)
+    check_given_up(lab, lambda: lab.sysctl("a", tcp_rto_init=then_us))
+
+
+@case
+def syn__gives_up_no_sooner__rmmod(lab):
+    lab.sysctl("a", tcp_rto_init=5000)
+    try:
+        check_given_up(lab, rmmod)
+    finally:
+        insmod()
 
 
 def check_syn_acks(wire, us):
@@ -135,6 +169,26 @@ def syn_ack__deferred(lab, us):
         start = time.monotonic()
         with lab.connecting(lost=False), listener.accept()[0]:
             within("seconds until accept()", time.monotonic() - start, 3, 6.2)
+
+
+@case
+def syn_ack__deferred__rmmod(lab):
+    """A client that says nothing for a while is not forgotten, however often his SYN-ACK has timed out"""
+    lab.sysctl("b", tcp_rto_init=5000)
+    lab.meet()
+    with listening(lab) as listener:
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, 10)
+        with lab.connecting(lost=False) as s:
+            sleep_us(3_000_000)
+            rmmod()
+            try:
+                sleep_us(3_000_000)
+                s.send(b"x")
+                listener.settimeout(1)
+                with listener.accept()[0] as accepted:
+                    near("bytes", len(accepted.recv(2)), 1, 0)
+            finally:
+                insmod()
 
 
 def fast_open(lab, **settings):
