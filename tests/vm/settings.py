@@ -54,7 +54,7 @@ KERNELS = {
     "tcp_sack": (0, 1),
     "tcp_timestamps": (0, 1),
     "tcp_autocorking": (0, 1),
-    "tcp_rto_max_ms": (1000, 5000),     # as long as somebody may have to wait
+    "tcp_rto_max_ms": (1000, 120_000),
 }
 # What a socket may be told, ours with what they take
 TCP_RTO_MIN_US, TCP_DELACK_MAX_US = 45, 46
@@ -70,7 +70,7 @@ OPTIONS = {
     (socket.IPPROTO_TCP, TCP_WINDOW_CLAMP): (4096, 65_536),
     (socket.IPPROTO_TCP, TCP_THIN_LINEAR_TIMEOUTS): (0, 1),
     (socket.IPPROTO_TCP, TCP_TX_DELAY): (0, 300),
-    (socket.IPPROTO_TCP, TCP_RTO_MAX_MS): (1000, 5000),
+    (socket.IPPROTO_TCP, TCP_RTO_MAX_MS): (1000, 5000, 120_000),
     (socket.SOL_SOCKET, SO_MAX_PACING_RATE): (10_000_000, INT_MAX),
     (socket.SOL_SOCKET, socket.SO_SNDBUF): (4096, 1 << 20),
     (socket.SOL_SOCKET, socket.SO_RCVBUF): (4096, 1 << 20),
@@ -136,6 +136,8 @@ def use(lab, chance, place):
     with c:
         for _ in range(chance.randrange(1, 4)):
             set_options(chance, chance.choice((c.a, c.b)))
+            for s in c.a, c.b:  # or a few losses take longer than all this may
+                s.setsockopt(socket.IPPROTO_TCP, TCP_RTO_MAX_MS, 5000)
             c.transfer(chance.choice((1, 1000, SIZE)))
 
 
