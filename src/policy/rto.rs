@@ -48,9 +48,9 @@ pub struct Inputs {
     pub rto_min_us: u32,
     /// How many timeouts in a row there were: how often the kernel has doubled its own.
     pub backoff: u8,
-    /// How many of them, at first, shall not be doubled.
+    /// How many of them, at first, shall not be doubled. (Before the first sample each is.)
     pub linear: u8,
-    /// Beyond which timeout, in us, none shall be doubled for a while.
+    /// Beyond which timeout, in us, none shall be doubled for a while; not before the first sample.
     pub backoff_max_us: u32,
     /// The timeout in us before the first sample.
     pub init_us: u32,
@@ -131,9 +131,9 @@ fn rare_timeout_us(i: Inputs) -> u32 {
     }
 }
 
-/// Backs the timeout `base` off: the first times not at all, then by doubling it. At the
-/// maximum it stays until [`LINEAR_BELOW_US`] have passed since the first transmission, or for
-/// [`MAX_AT_MAX`] times; then it goes on to double.
+/// Backs the timeout `base` off: the first times not at all, then by doubling it. At the maximum it
+/// stays until [`LINEAR_BELOW_US`] have passed since the first transmission, or for [`MAX_AT_MAX`]
+/// times; then it goes on to double.
 fn back_off_slowly(base: u32, i: &Inputs) -> u32 {
     if base >= LINEAR_BELOW_US {
         return back_off(base, i.backoff, u32::MAX);
