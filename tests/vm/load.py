@@ -17,7 +17,7 @@ import time
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.realpath(__file__)), ".."))
 from lab import SLOW, case, insmod, main, rmmod  # noqa: E402
 
-TIMES = 6 if SLOW else 50
+TIMES = 10 if SLOW else 50
 STREAMS = 4
 CHILDREN = 10 if SLOW else 50  # of a listener
 
