@@ -15,7 +15,7 @@ import threading
 import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.realpath(__file__)), ".."))
-from lab import IPPROTO_MPTCP, Bulk, case, insmod, main, rmmod, sleep_us, within  # noqa: E402
+from lab import IPPROTO_MPTCP, Bulk, case, insmod, main, rmmod, run, sleep_us, within  # noqa: E402
 
 KERNELS = 4 << 20       # the kernel's tcp_limit_output_bytes
 OVERHEAD = 2000         # bytes that a segment takes more than its payload, at most
@@ -256,6 +256,25 @@ def close__while_throttled(lab):
             line = next(line for line in f if line.startswith("TCP:")).split()
         within("sockets in use", int(line[line.index("inuse") + 1]), 0, 0)
         within("orphans", int(line[line.index("orphan") + 1]), 0, 0)
+
+
+@case
+def resume__fails_on_the_spot(lab):
+    """A segment that is lost still waits in the host, and what the socket sends meanwhile fails: that
+    this is gone at once is no reason to try again at once, over and over, while the clock stands still"""
+    with lab.connect() as c:
+        # Of three segments the third arrives, the others stay in the qdisc.
+        run("tc", "-n", "a", "qdisc", "replace", "dev", "e0", "root", "netem", "delay", "2s", "reorder", "100%",
+            "gap", "3")
+        c.send(6)
+        sleep_us(1000)
+        run("ip", "-n", "a", "route", "del", "10.0.0.0/24")
+        before = lab.stat()["QueueRuns"]
+        c.send()
+        sleep_us(1_000_000)
+        within("runs of the queue", lab.stat()["QueueRuns"] - before, 0, 5)
+        run("ip", "-n", "a", "route", "add", "10.0.0.0/24", "dev", "e0")
+        c.receive(7)
 
 
 @case
