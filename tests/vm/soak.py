@@ -171,8 +171,11 @@ class Soak:
     def run(self, seconds):
         lab = self.lab
         self.streams = [Stream(n, c) for n, c in enumerate(lab.connections(STREAMS, ("10.0.0.2", PORT)))]
-        until = time.monotonic() + seconds
-        while time.monotonic() < until:
+        begin, minutes = time.monotonic(), 0
+        while time.monotonic() < begin + seconds:
+            if time.monotonic() >= begin + 60 * (minutes + 1):
+                minutes += 1
+                print(f"# minute {minutes} of {seconds / 60:g}, {sum(self.tried.values())} acts", flush=True)
             act = self.chance.choice(self.ACTS)
             self.tried[act] += 1
             try:
