@@ -98,6 +98,8 @@ class Peer:
         return self
 
     def __exit__(self, *_):
+        # Abort: the next one would meet what is sent again, for it has the same address.
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.socket.close()
         os.close(self.tun)
 
