@@ -34,7 +34,7 @@ STREAMS = 20
 PORT = 6000             # of the connections that live through it, as faults.py has it
 STEP = 0.05             # seconds between two acts
 # Options by which a connection is given up that has waited for long: between two links of different MTU, a
-# timeout doubles until it is minutes. With 100 retries at most 5 s apart, it lasts for 490 s of that.
+# timeout doubles until it is minutes. With 100 retries at most 5 s apart, it lasts for 486 s (tcp_model_timeout()).
 ENDS = socket.TCP_USER_TIMEOUT, settings.TCP_RTO_MAX_MS
 
 
