@@ -224,9 +224,15 @@ class Lab:
             rows = [line.split() for line in f][1:]
         return {int(row[1].split(":")[1], 16): row for row in rows}
 
-    def capture(self, empty=False, incoming=False):
+    def capture(self, empty=False, incoming=False, stamps=False):
         with self.on("a"):
-            return Capture(empty, incoming)
+            return Capture(empty, incoming, stamps)
+
+    def stamp(self):
+        """From now on connections have time stamps in us: the sender's clock as TCP has looked at it"""
+        for host, n in ("a", 1), ("b", 2):
+            run("ip", "-n", host, "route", "replace", "10.0.0.0/24", "dev", "e0", "proto", "kernel", "scope", "link",
+                "src", f"10.0.0.{n}", "features", "tcp_usec_ts")
 
     def ack_delay(self, connection, segments=1, meanwhile=None):
         """The time in us until b acknowledges what it has received and not answered. Meanwhile, after
@@ -423,10 +429,12 @@ class Bulk:
 
 
 class Capture:
-    """The segments with data that leave a host; or that come; or those without data too"""
+    """The segments with data that leave a host; or that come; or those without data too. With their time
+    stamps instead of the time when they pass the device, which an interrupt before makes later"""
 
-    def __init__(self, empty, incoming):
+    def __init__(self, empty, incoming, stamps):
         self.empty = empty
+        self.stamps = stamps
         self.incoming = incoming
         self.socket = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
         self.socket.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
@@ -449,8 +457,12 @@ class Capture:
                     continue
                 length = end - tcp - (frame[tcp + 12] >> 4) * 4
                 if length or self.empty:
-                    seconds, ns = struct.unpack("=qq", extra[0][2])
-                    found.append((seconds * 10**6 + ns / 1000, int.from_bytes(frame[tcp + 4:tcp + 8], "big"), length))
+                    if self.stamps:
+                        at = int.from_bytes(frame[tcp + 24:tcp + 28], "big")    # after two NOPs, kind and length
+                    else:
+                        seconds, ns = struct.unpack("=qq", extra[0][2])
+                        at = seconds * 10**6 + ns / 1000
+                    found.append((at, int.from_bytes(frame[tcp + 4:tcp + 8], "big"), length))
         return found
 
     def gaps(self):

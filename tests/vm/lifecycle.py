@@ -21,8 +21,6 @@ from streams import Stream, finish  # noqa: E402
 DEBUG = os.environ["FINETCP_KERNEL"] == "debug"
 TIMES = 1 if DEBUG else 5
 COUNT = 10 if DEBUG else 30
-# us: an interrupt between TCP's look at the clock and the first packet
-EARLY = 500 if DEBUG else 50
 # us: a processor that goes stops the others for a while, and a tick if highres=off
 LATE = 100_000 if DEBUG else 2_000
 CPU1 = "/sys/devices/system/cpu/cpu1/online"
@@ -54,13 +52,14 @@ def wait(lab, rto_min, meanwhile, late=LATE):
     """Connections each of which waits for its timeout on the second processor, while something happens: each
     sends again when it should, and then all arrives"""
     lab.sysctl("a", tcp_rto_min_us=rto_min, tcp_early_retrans=0)
+    lab.stamp()
     connections = lab.connections(COUNT, ("10.0.0.2", PORT))
     with on_cpu(1):
         for c in connections:
             c.exchange(3)
             c.lose()
         rtos = [c.info()[0] for c in connections]
-        wire = lab.capture()
+        wire = lab.capture(stamps=True)
         for c in connections:
             c.send()
     meanwhile()
@@ -71,9 +70,9 @@ def wait(lab, rto_min, meanwhile, late=LATE):
         time.sleep(0.001)
         for at, byte, _ in wire.segments():
             times[byte].append(at)
-    delays = [sent[1] - sent[0] - rto for sent, rto in zip(times.values(), rtos)]
-    within("us after the timeout, the first of all", min(delays), -EARLY, late)
-    within("us after the timeout, the last of all", max(delays), -EARLY, late)
+    delays = [(sent[1] - sent[0]) % (1 << 32) - rto for sent, rto in zip(times.values(), rtos)]
+    within("us after the timeout, the first of all", min(delays), 0, late)
+    within("us after the timeout, the last of all", max(delays), 0, late)
     # All at once: each wait is twice the one before.
     for c in connections:
         c.lose(False)
