@@ -269,10 +269,12 @@ def resume__fails_on_the_spot(lab):
         c.send(6)
         sleep_us(1000)
         run("ip", "-n", "a", "route", "del", "10.0.0.0/24")
-        before = lab.stat()["QueueRuns"]
+        before, waited = lab.stat()["QueueRuns"], lab.nstat("a")["TcpExtTCPSpuriousRtxHostQueues"]
         c.send()
         sleep_us(1_000_000)
         within("runs of the queue", lab.stat()["QueueRuns"] - before, 0, 5)
+        within("retransmissions that a clone has held up", lab.nstat("a")["TcpExtTCPSpuriousRtxHostQueues"] - waited,
+               1, 100)
         run("ip", "-n", "a", "route", "add", "10.0.0.0/24", "dev", "e0")
         c.receive(7)
 
