@@ -123,6 +123,8 @@ def sysctl__changes_under_traffic(lab):
         writer.start()
         try:
             c.transfer(SIZE // 4)
+            while writes < 20 and writer.is_alive():
+                c.transfer(SIZE // 4)
         finally:
             done.set()
             writer.join()
