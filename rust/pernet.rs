@@ -74,9 +74,16 @@ impl Net {
         }
     }
 
-    /// The kernel's `net.ipv4.tcp_rto_min_us`.
+    /// The minimal timeout in us that the module has in this namespace.
+    #[inline]
     pub(crate) fn rto_min(&self) -> &Value {
         // SAFETY: By the type's invariant. Its writers are C code.
+        unsafe { Value::from_raw(addr_of!((*self.as_ptr()).ipv4.sysctl_tcp_rto_min_hires_us)) }
+    }
+
+    /// The kernel's own: `net.ipv4.tcp_rto_min_us` where there is no module.
+    pub(crate) fn kernel_rto_min(&self) -> &Value {
+        // SAFETY: As above.
         unsafe { Value::from_raw(addr_of!((*self.as_ptr()).ipv4.sysctl_tcp_rto_min_us)) }
     }
 
@@ -89,14 +96,13 @@ impl Net {
 
     /// The kernel's `net.ipv4.tcp_limit_output_bytes`. What is negative there is no limit.
     #[inline]
-    pub(crate) fn limit_output_bytes(&self) -> u32 {
+    pub(crate) fn limit_output_bytes(&self) -> &Value {
         // SAFETY: As above.
         unsafe {
             Value::from_raw(addr_of!(
                 (*self.as_ptr()).ipv4.sysctl_tcp_limit_output_bytes
             ))
         }
-        .get() as u32
     }
 
     /// Returns the C namespace.
@@ -123,8 +129,11 @@ pub(crate) trait NetData: Send + Sync + Sized + 'static {
     /// The one static that keeps them.
     fn pernet() -> &'static PerNet<Self>;
 
-    /// Makes that of a new namespace. May sleep.
-    fn new() -> Result<Arc<Self>>;
+    /// Makes that of a new namespace, or of one that has been there before. May sleep.
+    fn new(net: &Net) -> Result<Arc<Self>>;
+
+    /// The namespace goes, or nobody serves it any more. May sleep.
+    fn leave(&self, net: &Net);
 
     /// Writes the contents of the file. May sleep.
     fn show(&self, m: &SeqFile);
@@ -213,10 +222,11 @@ impl<T: NetData> PerNet<T> {
     /// Called by the namespace code, in the order of a namespace's life.
     unsafe extern "C" fn init(net: *mut bindings::net) -> c_int {
         kernel::error::from_result(|| {
-            let data = T::new()?;
-            let values = T::settings().iter().zip(data.values());
             // SAFETY: C calls this with a namespace that will have sockets.
-            let aliases = T::aliases(unsafe { Net::from_raw(net) });
+            let this = unsafe { Net::from_raw(net) };
+            let data = T::new(this)?;
+            let values = T::settings().iter().zip(data.values());
+            let aliases = T::aliases(this);
             let all = Iterator::chain(values, aliases);
             // SAFETY: `exit()` drops the table before the data, and so does an error here.
             let settings = unsafe { sysctl::Table::register(net, all) }?;
@@ -267,6 +277,7 @@ impl<T: NetData> PerNet<T> {
             bindings::remove_proc_entry(T::FILE.as_char_ptr(), (*net).proc_net);
             let slot = T::pernet().slot(net);
             drop(KBox::from_raw((*slot).settings));
+            (*(*slot).owned).leave(Net::from_raw(net));
             drop(Arc::from_raw((*slot).owned));
         }
     }

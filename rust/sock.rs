@@ -25,6 +25,17 @@ const _: () = assert!(size_of::<bindings::sock>() == bindings::SOCK_SIZE);
 const _: () = assert!(size_of::<bindings::tcp_sock>() == bindings::TCP_SOCK_SIZE);
 const _: () = assert!(size_of::<bindings::sk_buff>() == bindings::SK_BUFF_SIZE);
 
+/// What a retransmit timer runs for besides a first timeout.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Wait {
+    /// Nothing.
+    None,
+    /// The kernel has its reasons for that time.
+    Fixed,
+    /// An early timeout has passed. The kernel's own is over then, by the low bits of the clock in us.
+    Until(u32),
+}
+
 /// A TCP socket that the current context has locked.
 ///
 /// # Invariants
@@ -115,6 +126,14 @@ impl LockedSock {
         }
     }
 
+    /// Returns the kernel's own prediction of how long an ACK is worth to wait, in ticks; 0 before the
+    /// first segment with data.
+    #[inline]
+    pub(crate) fn ato_ticks(&self) -> u32 {
+        // SAFETY: By the type's invariant.
+        unsafe { (*self.icsk()).icsk_ack.ato() }
+    }
+
     /// Returns whether the next segments with data are acknowledged at once, as after a loss.
     #[inline]
     pub(crate) fn is_ack_quick(&self) -> bool {
@@ -135,6 +154,13 @@ impl LockedSock {
         // SAFETY: By the type's invariant.
         let pending = unsafe { (*self.icsk()).icsk_ack.pending };
         u32::from(pending) & bindings::inet_csk_ack_state_t_ICSK_ACK_PUSHED != 0
+    }
+
+    /// Returns whether the retransmit timer runs for a retransmission.
+    #[inline]
+    pub(crate) fn is_timeout_pending(&self) -> bool {
+        // SAFETY: By the type's invariant.
+        u32::from(unsafe { (*self.icsk()).icsk_pending }) == bindings::ICSK_TIME_RETRANS
     }
 
     /// Returns whether an event of the retransmit timer is pending.
@@ -174,16 +200,6 @@ impl LockedSock {
         unsafe { (*self.tcp()).mdev_us }
     }
 
-    /// Sets the variance term in us, and begins its next period there.
-    pub(crate) fn set_rttvar_us(&mut self, rttvar: u32) {
-        let tp = self.tcp();
-        // SAFETY: By the type's invariant; we hold the only reference.
-        unsafe {
-            (*tp).rttvar_us = rttvar;
-            (*tp).mdev_max_us = rttvar;
-        }
-    }
-
     /// Returns the number of times that the timeout has been doubled.
     #[inline]
     pub(crate) fn backoff(&self) -> u8 {
@@ -191,24 +207,77 @@ impl LockedSock {
         unsafe { (*self.icsk()).icsk_backoff }
     }
 
-    /// Returns how often since the last answer a timeout could not send again, because the packet was
-    /// refused within this host: the kernel has not backed off then. 0 if what is lost is on its way.
+    /// Returns whether the kernel's own timeout has passed, and nothing has ended that: its later ones are
+    /// backed off.
     #[inline]
-    pub(crate) fn refused_retransmits(&self) -> u8 {
+    pub(crate) fn has_backed_off(&self) -> bool {
         // SAFETY: By the type's invariant.
-        unsafe {
-            let refused = (*self.icsk())
-                .icsk_retransmits
-                .saturating_sub((*self.icsk()).icsk_backoff);
-            if refused == 0 || (*self.tcp()).retrans_out != 0 {
-                return 0;
-            }
-            // Until the handshake of Fast Open is done, they are SYN-ACKs, which back off alone.
-            match (*self.tcp()).fastopen_rsk.is_null() {
-                true => refused,
-                false => 0,
-            }
+        unsafe { (*self.icsk()).icsk_backoff != 0 || (*self.icsk()).icsk_retransmits != 0 }
+    }
+
+    /// Returns how many early timeouts there were since the last sample of the round trip.
+    #[inline]
+    pub(crate) fn early_timeouts(&self) -> u8 {
+        // SAFETY: By the type's invariant.
+        unsafe { (*self.tcp()).early_timeouts }
+    }
+
+    /// Sets what [`Self::early_timeouts`] returns.
+    pub(crate) fn set_early_timeouts(&mut self, timeouts: u8) {
+        // SAFETY: By the type's invariant; we hold the only reference.
+        unsafe { (*self.tcp()).early_timeouts = timeouts }
+    }
+
+    /// Returns whether the peer's window is closed; before the handshake is done, it is.
+    #[inline]
+    pub(crate) fn is_window_closed(&self) -> bool {
+        // SAFETY: By the type's invariant.
+        unsafe { (*self.tcp()).snd_wnd == 0 }
+    }
+
+    /// Returns whether the timeout before the first sample is none of the module's: BPF has set it
+    /// (`BPF_SOCK_OPS_TIMEOUT_INIT`), or the connection is restored (`TCP_REPAIR`).
+    #[inline]
+    pub(crate) fn is_rto_init_fixed(&self) -> bool {
+        // SAFETY: By the type's invariant.
+        unsafe { (*self.tcp()).rto_init_fixed() != 0 }
+    }
+
+    /// Returns whether an early timeout has passed, and nothing new was acknowledged since.
+    #[inline]
+    pub(crate) fn has_timed_out_early(&self) -> bool {
+        // SAFETY: By the type's invariant.
+        unsafe { (*self.tcp()).early_timed_out != 0 }
+    }
+
+    /// Returns what the retransmit timer runs for besides a first timeout.
+    #[inline]
+    pub(crate) fn early_wait(&self) -> Wait {
+        // SAFETY: By the type's invariant.
+        match unsafe { (*self.tcp()).early_until } {
+            0 => Wait::None,
+            1 => Wait::Fixed,
+            at => Wait::Until(at),
         }
+    }
+
+    /// Sets what [`Self::early_wait`] returns.
+    #[inline]
+    pub(crate) fn set_early_wait(&mut self, wait: Wait) {
+        let until = match wait {
+            Wait::None => 0,
+            Wait::Fixed => 1,
+            // A microsecond or two do not matter.
+            Wait::Until(at) => at.max(2),
+        };
+        // SAFETY: By the type's invariant; we hold the only reference.
+        unsafe { (*self.tcp()).early_until = until }
+    }
+
+    /// Returns whether a loss probe of the only segment is on its way.
+    pub(crate) fn has_probed_one(&self) -> bool {
+        // SAFETY: By the type's invariant.
+        unsafe { (*self.tcp()).tlp_high_seq != 0 && (*self.tcp()).packets_out == 1 }
     }
 
     /// Returns the kernel's own timeout, backed off, in ticks.
@@ -216,12 +285,6 @@ impl LockedSock {
     pub(crate) fn rto_ticks(&self) -> u32 {
         // SAFETY: By the type's invariant.
         unsafe { (*self.icsk()).icsk_rto }
-    }
-
-    /// Sets the kernel's own timeout in ticks.
-    pub(crate) fn set_rto_ticks(&mut self, ticks: u32) {
-        // SAFETY: By the type's invariant; we hold the only reference.
-        unsafe { (*self.icsk()).icsk_rto = ticks }
     }
 
     /// Returns the longest timeout in ticks.
@@ -238,8 +301,7 @@ impl LockedSock {
         // SAFETY: By the type's invariant. Both may be written without the lock.
         unsafe {
             match addr_of!((*self.tcp()).rto_min_us).read_volatile() {
-                0 => addr_of!((*self.net().as_ptr()).ipv4.sysctl_tcp_rto_min_us).read_volatile()
-                    as u32,
+                0 => self.net().rto_min().get() as u32,
                 us => us,
             }
         }
@@ -249,13 +311,14 @@ impl LockedSock {
     #[inline]
     pub(crate) fn rto_min_us(&self) -> u32 {
         // SAFETY: By the type's invariant.
-        unsafe { bindings::__tcp_hires_rto_min_us(self.as_ptr()) }
+        unsafe { bindings::tcp_hires_rto_min_us(self.as_ptr()) }
     }
 
-    /// Returns the minimal timeout in us that the kernel itself uses for this socket.
+    /// Returns the minimal timeout in us that the kernel itself uses for this socket: route, or what
+    /// the socket has.
     pub(crate) fn kernel_rto_min_us(&self) -> u32 {
-        // SAFETY: By the type's invariant. `setsockopt()` may write it without the lock.
-        ticks_to_us(unsafe { addr_of!((*self.icsk()).icsk_rto_min).read_volatile() })
+        // SAFETY: By the type's invariant.
+        ticks_to_us(unsafe { bindings::tcp_rto_min(self.as_ptr()) })
     }
 
     /// Returns the socket's timer on the wheel.
@@ -375,14 +438,6 @@ pub(crate) fn ticks_to_us(ticks: u32) -> u32 {
     u32::try_from(us).unwrap_or(u32::MAX)
 }
 
-/// Converts us to ticks, rounded up.
-#[inline]
-pub(crate) fn us_to_ticks(us: u32) -> u32 {
-    // SAFETY: A pure function.
-    let ticks = unsafe { bindings::__usecs_to_jiffies(us) };
-    u32::try_from(ticks).unwrap_or(u32::MAX)
-}
-
 // Named function__case.
 #[expect(non_snake_case)]
 #[kernel::macros::kunit_tests(finetcp_ticks)]
@@ -390,19 +445,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn us_to_ticks__rounds_up() {
-        let tick = ticks_to_us(1);
-        assert_eq!(us_to_ticks(0), 0);
-        assert_eq!(us_to_ticks(1), 1);
-        assert_eq!(us_to_ticks(tick), 1);
-        assert_eq!(us_to_ticks(tick + 1), 2);
-    }
-
-    #[test]
-    fn ticks_to_us__there_and_back() {
-        for ticks in [1, 2, 3, 7, 200, 1000, 120_000] {
-            assert_eq!(us_to_ticks(ticks_to_us(ticks)), ticks);
-        }
+    fn ticks_to_us__of_a_second() {
+        assert_eq!(ticks_to_us(bindings::HZ), 1_000_000);
+        assert_eq!(ticks_to_us(0), 0);
         assert_eq!(ticks_to_us(u32::MAX), u32::MAX);
     }
 }

@@ -39,8 +39,10 @@ pub(crate) type LockedTimerOf<'a, B> = Locked<'a, <B as Backend>::Data>;
 /// What a timer runs for (`ICSK_TIME_*`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Event {
-    /// The retransmission timeout.
+    /// The retransmission timeout, as [`Backend::rto`] has it.
     Timeout,
+    /// A retransmission after another time, which the kernel has chosen.
+    Fixed,
     /// A loss probe, the end of a reordering window, or a zero-window probe.
     Other,
     /// A delayed ACK.
@@ -58,9 +60,22 @@ pub(crate) enum State {
     Due(u64),
 }
 
+/// Whose timeout has passed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Passed {
+    /// The kernel's own.
+    Kernel,
+    /// One before that. The segment is sent again, and in so many us the next one comes, or the kernel's.
+    Early(u32),
+    /// None any more: a setting has changed. In so many us the kernel's own comes.
+    TooSoon(u32),
+}
+
 /// What becomes of an ACK that may be delayed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Ack {
+    /// The timer wheel serves it.
+    Wheel,
     /// It is sent right now.
     Now,
     /// It is sent in so many ns, if nothing else carries it before.
@@ -94,8 +109,8 @@ pub(crate) trait Backend: Sized + 'static {
     /// Runs the timer of a delayed ACK, by way of [`LockedSock::set_ack_delayed`].
     fn delay_ack(sk: &mut LockedSock, timer: LockedTimerOf<'_, Self>) -> Ack;
 
-    /// Returns how long an ACK is delayed, in us.
-    fn ato(sk: &mut LockedSock, timer: LockedTimerOf<'_, Self>) -> u32;
+    /// Returns how long an ACK is delayed, in us, for who only wants to know.
+    fn ato(sk: &LockedSock, timer: LockedTimerOf<'_, Self>) -> u32;
 
     /// Compares the deadline with the clock, and arms the timer for what is left.
     fn check(sk: &mut LockedSock, timer: LockedTimerOf<'_, Self>, which: Which) -> State;
@@ -111,13 +126,28 @@ pub(crate) trait Backend: Sized + 'static {
     fn release(timer: &TimerOf<Self>);
 
     /// Returns the round-trip time in us to believe in where time stamps in ms say `rtt` us.
-    fn coarse_rtt(sk: &mut LockedSock, rtt: u32) -> u32;
+    fn coarse_rtt(sk: &mut LockedSock, timer: LockedTimerOf<'_, Self>, rtt: u32) -> u32;
 
     /// Returns the retransmission timeout in us, backed off.
     fn rto(sk: &mut LockedSock, timer: LockedTimerOf<'_, Self>) -> u32;
 
+    /// Returns what [`Self::rto`] would, for who only wants to know.
+    fn rto_info(sk: &LockedSock, timer: LockedTimerOf<'_, Self>) -> u32;
+
+    /// A timeout has passed. The kernel's own takes `ticks`; the oldest segment was sent at `sent` us of
+    /// `CLOCK_MONOTONIC`, 0 if there is none.
+    fn timeout(
+        sk: &mut LockedSock,
+        timer: LockedTimerOf<'_, Self>,
+        sent: u64,
+        ticks: u32,
+    ) -> Passed;
+
     /// Returns the timeout of a SYN or SYN-ACK in us.
     fn rto_init(net: &Net) -> u32;
+
+    /// The round trip has been sampled. `is_round`: since the last time that this was so, one is over.
+    fn sampled(sk: &mut LockedSock, timer: LockedTimerOf<'_, Self>, is_round: bool);
 
     /// A packet has been freed whose socket seems to wait for that. Callable in any context, the socket
     /// is not locked.
@@ -229,8 +259,13 @@ impl<B: Backend> Table<B> {
     ) -> bool {
         let event = match what as u32 {
             bindings::ICSK_TIME_RETRANS => Event::Timeout,
+            bindings::TCP_HIRES_RETRANS_FIXED => Event::Fixed,
             bindings::ICSK_TIME_DACK => Event::DelAck,
             _ => Event::Other,
+        };
+        let what = match event {
+            Event::Fixed => bindings::ICSK_TIME_RETRANS as c_int,
+            _ => what,
         };
         // SAFETY: See `Table`.
         let wait = unsafe {
@@ -268,6 +303,7 @@ impl<B: Backend> Table<B> {
         // SAFETY: See `Table`.
         match unsafe { B::delay_ack(LockedSock::from_raw(sk), locked::<B>(sk)) } {
             Ack::Now => -1,
+            Ack::Wheel => 0,
             Ack::In(ns) => {
                 // SAFETY: See `Table`.
                 unsafe { trace::timer_start(sk, bindings::ICSK_TIME_DACK as c_int, ns) };
@@ -281,9 +317,14 @@ impl<B: Backend> Table<B> {
     /// # Safety
     ///
     /// See [`Table`].
-    unsafe extern "C" fn ato(sk: *mut bindings::sock) -> u32 {
-        // SAFETY: See `Table`.
-        unsafe { B::ato(LockedSock::from_raw(sk), locked::<B>(sk)) }
+    unsafe extern "C" fn ato(sk: *const bindings::sock) -> u32 {
+        // SAFETY: See `Table`. Nothing is written.
+        unsafe {
+            B::ato(
+                LockedSock::from_raw(sk.cast_mut()),
+                locked::<B>(sk.cast_mut()),
+            )
+        }
     }
 
     /// [`Backend::check`].
@@ -364,7 +405,7 @@ impl<B: Backend> Table<B> {
     /// See [`Table`].
     unsafe extern "C" fn coarse_rtt(sk: *mut bindings::sock, rtt_us: u32) -> u32 {
         // SAFETY: See `Table`.
-        B::coarse_rtt(unsafe { LockedSock::from_raw(sk) }, rtt_us)
+        unsafe { B::coarse_rtt(LockedSock::from_raw(sk), locked::<B>(sk), rtt_us) }
     }
 
     /// [`Backend::rto`].
@@ -375,6 +416,47 @@ impl<B: Backend> Table<B> {
     unsafe extern "C" fn rto(sk: *mut bindings::sock) -> u32 {
         // SAFETY: See `Table`.
         unsafe { B::rto(LockedSock::from_raw(sk), locked::<B>(sk)) }
+    }
+
+    /// [`Backend::sampled`].
+    ///
+    /// # Safety
+    ///
+    /// See [`Table`].
+    unsafe extern "C" fn sample(sk: *mut bindings::sock, round: bool) {
+        // SAFETY: See `Table`.
+        unsafe { B::sampled(LockedSock::from_raw(sk), locked::<B>(sk), round) }
+    }
+
+    /// [`Backend::rto_info`].
+    ///
+    /// # Safety
+    ///
+    /// See [`Table`].
+    unsafe extern "C" fn rto_info(sk: *const bindings::sock) -> u32 {
+        // SAFETY: See `Table`. Nothing is written.
+        unsafe {
+            B::rto_info(
+                LockedSock::from_raw(sk.cast_mut()),
+                locked::<B>(sk.cast_mut()),
+            )
+        }
+    }
+
+    /// [`Backend::timeout`].
+    ///
+    /// # Safety
+    ///
+    /// See [`Table`].
+    unsafe extern "C" fn early(sk: *mut bindings::sock, sent_us: u64, rto: u32) -> i32 {
+        // What does not fit is days away.
+        let wait = |us: u32| i32::try_from(us).unwrap_or(i32::MAX).max(1);
+        // SAFETY: See `Table`.
+        match unsafe { B::timeout(LockedSock::from_raw(sk), locked::<B>(sk), sent_us, rto) } {
+            Passed::Kernel => 0,
+            Passed::Early(us) => wait(us),
+            Passed::TooSoon(us) => -wait(us),
+        }
     }
 
     /// [`Backend::freed`].
@@ -418,6 +500,9 @@ impl Registration {
             stop: Some(Table::<B>::stop),
             release: Some(Table::<B>::release),
             rto: Some(Table::<B>::rto),
+            rto_info: Some(Table::<B>::rto_info),
+            early: Some(Table::<B>::early),
+            sample: Some(Table::<B>::sample),
             rto_init: Some(Table::<B>::rto_init),
             coarse_rtt: Some(Table::<B>::coarse_rtt),
             wfree: Some(Table::<B>::wfree),

@@ -42,6 +42,7 @@ struct FineTcp {
     _backend: ext::tcp_hires::Registration,
     _queues: ext::percpu::Filled<ext::tasklet::Tasklet<tsq::Waiting>>,
     _namespaces: ext::pernet::Registration<netns::Namespace>,
+    _farewell: netns::Farewell,
 }
 
 impl kernel::Module for FineTcp {
@@ -85,6 +86,7 @@ impl kernel::Module for FineTcp {
             _backend: backend,
             _queues: queues,
             _namespaces: namespaces,
+            _farewell: netns::Farewell,
         })
     }
 }
@@ -92,5 +94,7 @@ impl kernel::Module for FineTcp {
 impl Drop for FineTcp {
     fn drop(&mut self) {
         timer::leave();
+        // Of namespaces that have gone meanwhile, there is nothing to say.
+        netns::forget_given_back();
     }
 }

@@ -26,7 +26,13 @@ use crate::{
 use kernel::{
     prelude::*,
     seq_file::SeqFile,
-    sync::Arc, //
+    sync::{
+        atomic::{
+            Atomic,
+            Relaxed, //
+        },
+        Arc, //
+    },
 };
 
 /// All network namespaces.
@@ -52,7 +58,8 @@ enum Name {
     RtoVarianceMax,
 }
 
-/// The kernel's own `tcp_rto_min_us` under another name.
+/// The module's minimal timeout. The kernel's `tcp_rto_min_us` is another name of the same value while the
+/// module is there.
 static RTO_MIN: Setting = Setting {
     name: c"tcp_rto_min",
     default: 200_000,
@@ -127,11 +134,17 @@ static SETTINGS: [Setting; 9] = [
     },
 ];
 
+/// From here on, in bytes, a `tcp_limit_output_bytes` is one that the kernel can do without the module:
+/// what it once had by default. Less leaves no room for two segments.
+const LIMIT_KEPT: i32 = 256 << 10;
+
 /// One network namespace.
 pub(crate) struct Namespace {
     /// Its counters.
     pub(crate) stats: Stats,
     settings: [Value; SETTINGS.len()],
+    /// The kernel's `tcp_limit_output_bytes` before there was a module.
+    limit_before: i32,
 }
 
 impl Namespace {
@@ -216,17 +229,57 @@ impl NetData for Namespace {
         &NAMESPACES
     }
 
-    fn new() -> Result<Arc<Self>> {
+    fn new(net: &Net) -> Result<Arc<Self>> {
         let new = Self {
             stats: Stats::new(),
             settings: SETTINGS
                 .each_ref()
                 .map(|setting| Value::new(setting.default)),
+            limit_before: net.limit_output_bytes().get(),
         };
+        net.rto_min().set(net.kernel_rto_min().get());
         Ok(Arc::new(new, GFP_KERNEL_ACCOUNT)?)
+    }
+
+    fn leave(&self, net: &Net) {
+        if net.rto_min().get() != net.kernel_rto_min().get() {
+            RTO_MIN_GIVEN_BACK.add(1, Relaxed);
+        }
+        let limit = net.limit_output_bytes();
+        if limit.get() < LIMIT_KEPT && limit.get() != self.limit_before {
+            limit.set(self.limit_before);
+            LIMIT_GIVEN_BACK.add(1, Relaxed);
+        }
     }
 
     fn show(&self, m: &SeqFile) {
         self.stats.show(m);
+    }
+}
+
+/// Namespaces where the kernel's own value of a setting holds again.
+static RTO_MIN_GIVEN_BACK: Atomic<i32> = Atomic::new(0);
+static LIMIT_GIVEN_BACK: Atomic<i32> = Atomic::new(0);
+
+/// Forgets what was given back so far.
+pub(crate) fn forget_given_back() {
+    RTO_MIN_GIVEN_BACK.store(0, Relaxed);
+    LIMIT_GIVEN_BACK.store(0, Relaxed);
+}
+
+/// Says at its end what was given back: the last thing that the module does.
+pub(crate) struct Farewell;
+
+impl Drop for Farewell {
+    fn drop(&mut self) {
+        let rto_min = RTO_MIN_GIVEN_BACK.load(Relaxed);
+        let limit = LIMIT_GIVEN_BACK.load(Relaxed);
+        if rto_min != 0 || limit != 0 {
+            pr_info!(
+                "given back as they were: tcp_rto_min_us of {} network namespace(s), tcp_limit_output_bytes of {}\n",
+                rto_min,
+                limit
+            );
+        }
     }
 }

@@ -38,8 +38,8 @@ use crate::{
         sock::{
             jiffies,
             ticks_to_us,
-            us_to_ticks,
-            LockedSock, //
+            LockedSock,
+            Wait, //
         },
         sock_timer::{
             Locked,
@@ -51,12 +51,14 @@ use crate::{
             Ack,
             Backend,
             Event,
+            Passed,
             State, //
         },
         tsq::Freed, //
     },
     netns::{
         Namespace,
+        FLOOR,
         NAMESPACES, //
     },
     policy::{
@@ -68,7 +70,10 @@ use crate::{
     stats::Counter,
     tsq, //
 };
-use core::cell::Cell;
+use core::{
+    cell::Cell,
+    cmp::Ordering, //
+};
 use kernel::{
     list::List,
     prelude::*,
@@ -93,57 +98,185 @@ type LockedTimer<'a> = Locked<'a, Data>;
 
 /// What is kept beside a socket's timers, under the socket's lock.
 pub(crate) struct Data {
-    /// The minimal timeout, in us, that is the floor of the socket's variance term.
-    rto_min: Cell<u32>,
-    /// How long an ACK should be delayed, in us, and `tcp_delack_min` when that was predicted.
-    ato: Cell<u32>,
-    ato_base: Cell<u32>,
+    /// The minimal timeout as it was last looked up, see [`Own`]. One by one, to save room.
+    rto_min_set: Cell<u32>,
+    minimum: Cell<Minimum>,
+    variance: Cell<rto::Variance>,
+    /// Deadlines set and ACKs delayed that no counter has yet: four bits each.
+    uncounted: Cell<u8>,
+    /// By how much longer than `tcp_delack_min` an ACK should be delayed, in units of [`ATO_UNIT_US`].
+    ato: Cell<u16>,
     /// When the last segment with data arrived, in us of `CLOCK_MONOTONIC`. That wraps, as the
     /// kernel's does: after 71 minutes a gap may be taken for a short one, once.
     received: Cell<u32>,
     /// By when the socket's timers on the wheel have expired, if they are queued there; none: not
     /// known, they were not started here.
     woken: [Cell<Option<deadline::Woken>>; 2],
-    /// Deadlines set and ACKs delayed that no counter has yet.
-    rearmed: Cell<u8>,
-    acks: Cell<u8>,
     /// The socket's namespace.
     net: Arc<Namespace>,
 }
 
+/// In us; the longest prediction fits.
+const ATO_UNIT_US: u32 = 4;
+const _: () = assert!(delack::INTERACTIVE_MAX_US / ATO_UNIT_US <= u16::MAX as u32);
+
+/// What the minimal timeout is to the kernel's own.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Minimum {
+    Shorter,
+    Same,
+    Longer,
+}
+
+/// A minimal timeout of a socket's, and what it makes of the estimate.
+#[derive(Clone, Copy)]
+struct Own {
+    /// In us, as it is set; 0: nobody has looked yet.
+    set: u32,
+    minimum: Minimum,
+    /// The variance term, where the minimum is not the kernel's.
+    variance: rto::Variance,
+}
+
+impl Own {
+    /// Returns the minimal timeout in us, where it is not the kernel's own.
+    #[inline]
+    fn rto_min_us(self) -> u32 {
+        self.set.max(FLOOR.get() as u32)
+    }
+
+    /// Returns what decides on early timeouts.
+    #[inline]
+    fn early(self, net: &Namespace) -> rto::Early {
+        rto::Early {
+            variance_max: net.rto_variance_max(),
+            rto_min_us: self.rto_min_us(),
+            is_short: self.minimum == Minimum::Shorter,
+        }
+    }
+
+    /// Returns the path as the kernel knows it, and as it is with this minimum.
+    #[inline]
+    fn paths(self, sk: &LockedSock) -> (rto::Path, rto::Path) {
+        let kernel = rto::Path {
+            srtt_us8: sk.srtt_us8(),
+            rttvar_us: sk.rttvar_us(),
+        };
+        let own = match self.minimum {
+            Minimum::Same => kernel,
+            _ => rto::Path {
+                rttvar_us: self.variance.rttvar_us,
+                ..kernel
+            },
+        };
+        (kernel, own)
+    }
+
+    /// Returns what it is now: the variance term follows a change of the minimum.
+    #[inline]
+    fn now(self, sk: &LockedSock) -> Self {
+        match self.set == sk.rto_min_setting() {
+            true => self,
+            false => self.changed(sk),
+        }
+    }
+
+    #[cold]
+    fn changed(self, sk: &LockedSock) -> Self {
+        // While nothing answers, the socket may have no route to ask.
+        if sk.early_timeouts() != 0 || sk.has_backed_off() {
+            return self;
+        }
+        let (_, path) = self.paths(sk);
+        let kernel_min = sk.kernel_rto_min_us();
+        let old = match self.minimum {
+            Minimum::Same => kernel_min,
+            _ => self.rto_min_us(),
+        };
+        // It may be a route's, and then it is the kernel's own, too.
+        let new = sk.rto_min_us();
+        let rttvar = match path.srtt_us8 {
+            0 => 0,
+            _ => rto::rebase_rttvar_us(path.rttvar_us, sk.mdev_us(), old, new)
+                .unwrap_or(path.rttvar_us),
+        };
+        Self {
+            set: sk.rto_min_setting(),
+            minimum: match new.cmp(&kernel_min) {
+                Ordering::Less => Minimum::Shorter,
+                Ordering::Equal => Minimum::Same,
+                Ordering::Greater => Minimum::Longer,
+            },
+            variance: rto::Variance::new(rttvar),
+        }
+    }
+}
+
 impl Data {
+    /// Returns the minimal timeout as it was last looked up.
+    #[inline]
+    fn own(&self) -> Own {
+        Own {
+            set: self.rto_min_set.get(),
+            minimum: self.minimum.get(),
+            variance: self.variance.get(),
+        }
+    }
+
+    #[inline]
+    fn set_own(&self, own: Own) {
+        self.rto_min_set.set(own.set);
+        self.minimum.set(own.minimum);
+        self.variance.set(own.variance);
+    }
+
     /// Counts a start of the retransmit timer.
     fn count_start(&self, armed: bool) {
         if armed {
             self.net.stats.count(Counter::Started);
         } else {
-            self.count_later(Counter::Rearmed, &self.rearmed);
+            self.count_later(Counter::Rearmed, 0);
         }
     }
 
     /// Counts an event of which there may be one a segment: most of them touch no memory but the
-    /// socket's.
-    fn count_later(&self, counter: Counter, pending: &Cell<u8>) {
-        pending.set(pending.get().wrapping_add(1));
-        if pending.get() == 16 {
-            self.report(counter, pending);
+    /// socket's. `shift`: where it is counted until then.
+    fn count_later(&self, counter: Counter, shift: u32) {
+        let uncounted = self.uncounted.get();
+        if (uncounted >> shift) & 15 == 15 {
+            self.uncounted.set(uncounted & !(15 << shift));
+            self.net.stats.add(counter, 16);
+        } else {
+            self.uncounted.set(uncounted + (1 << shift));
         }
     }
 
     /// Counts what [`Self::count_later`] has left.
-    fn report(&self, counter: Counter, pending: &Cell<u8>) {
-        self.net.stats.add(counter, pending.take().into());
+    fn report(&self) {
+        let uncounted = self.uncounted.take();
+        self.net
+            .stats
+            .add(Counter::Rearmed, (uncounted & 15).into());
+        self.net
+            .stats
+            .add(Counter::AcksDelayed, (uncounted >> 4).into());
     }
 
-    /// Returns the predicted delay of an ACK and what it is founded on, both in us. Begins anew
-    /// when `tcp_delack_min` has changed.
-    fn ato(&self) -> (u32, u32) {
+    /// Returns the predicted delay of an ACK and what it is founded on, both in us. The kernel's own
+    /// prediction where nothing is set.
+    fn ato(&self, sk: &LockedSock) -> (u32, u32) {
         let base = self.net.delack_min_us();
-        if self.ato_base.get() != base {
-            self.ato_base.set(base);
-            self.ato.set(base);
+        if base == delack::DEFAULT_MIN_US {
+            (ticks_to_us(sk.ato_ticks()), base)
+        } else {
+            (base + u32::from(self.ato.get()) * ATO_UNIT_US, base)
         }
-        (self.ato.get(), base)
+    }
+
+    /// Makes `ato` us the prediction that is founded on `base`, which is not the default.
+    fn set_ato(&self, ato: u32, base: u32) {
+        let more = ato.saturating_sub(base) / ATO_UNIT_US;
+        self.ato.set(u16::try_from(more).unwrap_or(u16::MAX));
     }
 }
 
@@ -187,9 +320,18 @@ pub(crate) fn leave() {
                 timer.disarm(which);
                 (which, timer.deadline(which))
             });
-            tcp_hires::detach::<HiresTimers>(sk, &timer);
             let now = hrtimer::now();
+            // The next timeout is the kernel's own.
+            let kernel_at = (sk.is_timeout_pending() && !sk.has_backed_off())
+                .then(|| kernel_at(sk, &timer, sk.rto_ticks(), 0))
+                .flatten();
+            sk.set_early_wait(Wait::None);
+            tcp_hires::detach::<HiresTimers>(sk, &timer);
             for (which, at) in deadlines {
+                let at = match (which, kernel_at) {
+                    (Which::Xmit, Some((kernel_at, _))) if at != 0 => at.max(kernel_at),
+                    _ => at,
+                };
                 let is_pending = match which {
                     Which::Xmit => sk.is_event_pending(),
                     Which::DelAck => sk.is_ack_delayed(),
@@ -271,13 +413,13 @@ impl Backend for HiresTimers {
             return false;
         };
         let data = Data {
-            rto_min: Cell::new(sk.kernel_rto_min_us()),
+            rto_min_set: Cell::new(0),
+            minimum: Cell::new(Minimum::Same),
+            variance: Cell::new(rto::Variance::new(0)),
+            uncounted: Cell::new(0),
             ato: Cell::new(0),
-            ato_base: Cell::new(0),
             received: Cell::new(0),
             woken: [Cell::new(None), Cell::new(None)],
-            rearmed: Cell::new(0),
-            acks: Cell::new(0),
             net: net.clone(),
         };
         let Ok(timer) = tcp_hires::attach::<Self>(sk, data) else {
@@ -308,31 +450,31 @@ impl Backend for HiresTimers {
     ) -> Option<u64> {
         let data = timer.data();
         let which = match event {
-            Event::Timeout | Event::Other => Which::Xmit,
+            Event::Timeout | Event::Fixed | Event::Other => Which::Xmit,
             Event::DelAck => Which::DelAck,
         };
         if which == Which::Xmit {
             // Each segment that is sent starts this timer.
             tsq::limit(sk, &data.net);
         }
+        let delay = match event {
+            Event::Timeout if sk.early_wait() != Wait::None => restarted(sk, data, now, delay),
+            Event::Timeout => stretched(data, delay),
+            Event::Fixed => {
+                sk.set_early_wait(Wait::Fixed);
+                delay
+            }
+            // As the wheel has it.
+            Event::Other if data.minimum.get() != Minimum::Shorter => {
+                delay.next_multiple_of(tick_ns())
+            }
+            Event::Other | Event::DelAck => delay,
+        };
         if deadline::is_for_wheel(delay) {
             forget(timer, which);
             data.net.stats.count(Counter::Wheel);
             return None;
         }
-        let delay = match event {
-            Event::Timeout => {
-                let delay = match sk.refused_retransmits() {
-                    0 => delay,
-                    refused => rto::refused_ns(delay, refused),
-                };
-                match data.net.rto_jitter() {
-                    0 => delay,
-                    percent => jitter::stretched(delay, percent, random::u32()),
-                }
-            }
-            Event::Other | Event::DelAck => delay,
-        };
         let armed = set(sk, timer, which, now, delay);
         if which == Which::Xmit {
             data.count_start(armed);
@@ -346,7 +488,10 @@ impl Backend for HiresTimers {
         let now = (sk.clock_ns() / 1000) as u32;
         let gap = now.wrapping_sub(data.received.get());
         data.received.set(now);
-        let (ato, base) = data.ato();
+        let (ato, base) = data.ato(sk);
+        if base == delack::DEFAULT_MIN_US {
+            return;
+        }
         let ato = if sk.is_ack_quick() {
             // None is delayed meanwhile.
             base
@@ -354,7 +499,7 @@ impl Backend for HiresTimers {
             let rto = ticks_to_us(sk.rto_ticks());
             delack::after_gap_us(ato, gap, base, rto)
         };
-        data.ato.set(ato);
+        data.set_ato(ato, base);
     }
 
     #[inline]
@@ -362,6 +507,11 @@ impl Backend for HiresTimers {
         let data = timer.data();
         if !data.net.delayed_ack() {
             return Ack::Now;
+        }
+        if sk.ato_ticks() == 0 && data.net.delack_min_us() >= ticks_to_us(1) {
+            // A FIN before any data: the kernel waits for the next tick.
+            forget(timer, Which::DelAck);
+            return Ack::Wheel;
         }
         let now = sk.clock_ns();
         let pending = timer.deadline(Which::DelAck);
@@ -371,13 +521,13 @@ impl Backend for HiresTimers {
             Some(at) => {
                 sk.set_ack_delayed();
                 set(sk, timer, Which::DelAck, now, at - now);
-                data.count_later(Counter::AcksDelayed, &data.acks);
+                data.count_later(Counter::AcksDelayed, 4);
                 Ack::In(at - now)
             }
         }
     }
 
-    fn ato(sk: &mut LockedSock, timer: LockedTimer<'_>) -> u32 {
+    fn ato(sk: &LockedSock, timer: LockedTimer<'_>) -> u32 {
         ack_wait_us(sk, timer.data())
     }
 
@@ -393,10 +543,12 @@ impl Backend for HiresTimers {
                 Which::Xmit => data.net.stats.count(Counter::Fired),
                 Which::DelAck => {
                     data.net.stats.count(Counter::AcksFired);
-                    let (ato, base) = data.ato();
-                    let rto = ticks_to_us(sk.rto_ticks());
-                    let ato = delack::after_expiry_us(ato, sk.is_interactive(), base, rto);
-                    data.ato.set(ato);
+                    let (ato, base) = data.ato(sk);
+                    if base != delack::DEFAULT_MIN_US {
+                        let rto = ticks_to_us(sk.rto_ticks());
+                        let ato = delack::after_expiry_us(ato, sk.is_interactive(), base, rto);
+                        data.set_ato(ato, base);
+                    }
                 }
             }
             return State::Due(now - at);
@@ -416,8 +568,7 @@ impl Backend for HiresTimers {
 
     fn stop(timer: LockedTimer<'_>) {
         let data = timer.data();
-        data.report(Counter::Rearmed, &data.rearmed);
-        data.report(Counter::AcksDelayed, &data.acks);
+        data.report();
         for which in [Which::Xmit, Which::DelAck] {
             forget(timer, which);
             if timer.disarm(which) && which == Which::Xmit {
@@ -439,8 +590,11 @@ impl Backend for HiresTimers {
         tsq::freed(sk);
     }
 
-    fn coarse_rtt(sk: &mut LockedSock, rtt: u32) -> u32 {
-        rto::coarse_rtt_us(rtt, sk.srtt_us8())
+    fn coarse_rtt(sk: &mut LockedSock, timer: LockedTimer<'_>, rtt: u32) -> u32 {
+        match timer.data().minimum.get() {
+            Minimum::Shorter => rto::coarse_rtt_us(rtt, sk.srtt_us8()),
+            _ => rtt,
+        }
     }
 
     fn rto_init(net: &Net) -> u32 {
@@ -452,39 +606,220 @@ impl Backend for HiresTimers {
     #[inline]
     fn rto(sk: &mut LockedSock, timer: LockedTimer<'_>) -> u32 {
         let data = timer.data();
-        if data.rto_min.get() != sk.rto_min_setting() {
-            follow_rto_min(sk, data);
+        let own = data.own();
+        if own.set == sk.rto_min_setting() {
+            return timeout_us(sk, &data.net, own);
         }
-        let backoff = sk.backoff();
-        let srtt_us8 = sk.srtt_us8();
-        rto::timeout_us(&rto::Inputs {
-            srtt_us8,
-            rttvar_us: sk.rttvar_us(),
-            variance_max: data.net.rto_variance_max(),
-            rto_min_us: data.rto_min.get(),
-            backoff,
-            linear: match backoff {
-                0 => 0, // of no interest
-                _ => data.net.linear_timeouts(),
-            },
-            backoff_max_us: match backoff {
-                0 => 0, // of no interest
-                _ => data.net.backoff_max_us(),
-            },
-            init_us: match srtt_us8 {
-                0 => data.net.rto_init_us(),
-                _ => 0, // of no interest
-            },
-            kernel_us: ticks_to_us(sk.rto_ticks()),
-            tick_us: ticks_to_us(1),
-            max_us: ticks_to_us(sk.rto_max_ticks()),
-        })
+        let own = own.now(sk);
+        data.set_own(own);
+        timeout_us(sk, &data.net, own)
     }
+
+    fn rto_info(sk: &LockedSock, timer: LockedTimer<'_>) -> u32 {
+        let data = timer.data();
+        timeout_us(sk, &data.net, data.own().now(sk))
+    }
+
+    #[inline]
+    fn sampled(sk: &mut LockedSock, timer: LockedTimer<'_>, is_round: bool) {
+        let data = timer.data();
+        let own = data.own();
+        if own.minimum != Minimum::Same {
+            let min = own.rto_min_us();
+            let variance = own.variance.sampled(sk.mdev_us(), is_round, min);
+            data.variance.set(variance);
+        }
+    }
+
+    fn timeout(sk: &mut LockedSock, timer: LockedTimer<'_>, sent: u64, ticks: u32) -> Passed {
+        let data = timer.data();
+        if sk.has_backed_off() || sk.early_wait() == Wait::Fixed {
+            sk.set_early_wait(Wait::None);
+            return Passed::Kernel;
+        }
+        let now = hrtimer::now();
+        let left = kernel_at(sk, &timer, ticks, sent).and_then(|(at, tolerance)| {
+            let left = u32::try_from(at.saturating_sub(now).div_ceil(1000)).unwrap_or(u32::MAX);
+            (left > tolerance).then_some((at, left))
+        });
+        let Some((at, left)) = left else {
+            sk.set_early_wait(Wait::None);
+            return Passed::Kernel;
+        };
+        sk.set_early_wait(Wait::Until((at / 1000) as u32));
+        let (kernel, own) = (kernel(ticks), data.own());
+        let early = |timeouts| early_us(sk, &data.net, own, kernel, timeouts);
+        let timeouts = sk.early_timeouts().saturating_add(1);
+        let (first, next) = (early(0), early(timeouts));
+        if early(timeouts - 1).is_none() {
+            return Passed::TooSoon(left);
+        }
+        sk.set_early_timeouts(timeouts);
+        let next = next
+            .and_then(|us| u32::try_from(stretched(data, ns(us)) / 1000).ok())
+            // Then the kernel's own one must not come sooner after that than any has before.
+            .filter(|us| us.saturating_add(first.unwrap_or(0)) <= left);
+        Passed::Early(next.unwrap_or(left))
+    }
+}
+
+/// Returns when the kernel's own timeout of so many ticks is over, in ns, and by how many us before that
+/// it may pass; none if the timer was started for nothing else. `sent`: when the oldest segment was sent,
+/// in us.
+#[cold]
+fn kernel_at(sk: &LockedSock, timer: &Timer, ticks: u32, sent: u64) -> Option<(u64, u32)> {
+    let timer = timer.locked(sk)?;
+    let data = timer.data();
+    let kernel = kernel(ticks);
+    let deadline = timer.deadline(Which::Xmit);
+    let early = early_us(sk, &data.net, data.own(), kernel, sk.early_timeouts());
+    match (sk.early_wait(), early) {
+        (Wait::Fixed, _) => None,
+        (Wait::Until(at), _) => {
+            // The low bits tell: it is less than an hour away.
+            let now = hrtimer::now();
+            let left = at.wrapping_sub((now / 1000) as u32) as i32;
+            let at = now.saturating_add_signed(i64::from(left) * 1000);
+            Some((at, kernel.tick_us))
+        }
+        (Wait::None, Some(early)) => {
+            // The timer was started for this. Or a setting has changed meanwhile, but the segment was
+            // sent no later than that.
+            let since = deadline
+                .saturating_sub(ns(early))
+                .max(sent.saturating_mul(1000));
+            // The kernel's own loss probe, by which the timeout starts again, comes later than ours.
+            let probe = match sk.has_probed_one() {
+                true => sk.kernel_rto_min_us(),
+                false => 0,
+            };
+            Some((
+                since.saturating_add(ns(kernel.us) + ns(probe)),
+                kernel.tick_us,
+            ))
+        }
+        // It was started for the kernel's own, unless it is much too soon.
+        (Wait::None, None) => Some((
+            sent.saturating_mul(1000).saturating_add(ns(kernel.us)),
+            kernel.us / 2,
+        )),
+    }
+}
+
+/// Returns the delay in ns of a timer that is started for a timeout where it has run for another one, or
+/// for an early one.
+#[cold]
+fn restarted(sk: &mut LockedSock, data: &Data, now: u64, delay: u64) -> u64 {
+    match sk.early_wait() {
+        // Nothing has arrived since. What is left of a wait has been stretched before, and the kernel's
+        // timeout is not put off.
+        Wait::Until(at) if sk.has_timed_out_early() => {
+            let left = at.wrapping_sub((now / 1000) as u32) as i32;
+            delay.min(ns(u32::try_from(left).unwrap_or(0).max(1)))
+        }
+        _ => {
+            sk.set_early_wait(Wait::None);
+            stretched(data, delay)
+        }
+    }
+}
+
+/// Converts us to ns.
+fn ns(us: u32) -> u64 {
+    u64::from(us) * 1000
+}
+
+/// Returns the kernel's own timeout of so many ticks.
+#[inline]
+fn kernel(ticks: u32) -> rto::Kernel {
+    rto::Kernel {
+        us: ticks_to_us(ticks),
+        tick_us: ticks_to_us(1),
+    }
+}
+
+/// Returns a timeout of `delay` ns as `tcp_rto_jitter` has it.
+#[inline]
+fn stretched(data: &Data, delay: u64) -> u64 {
+    match data.net.rto_jitter() {
+        0 => delay,
+        percent => jitter::stretched(delay, percent, random::u32()),
+    }
+}
+
+/// Returns the retransmission timeout in us as it is now: the early one, or the kernel's own.
+#[inline]
+fn timeout_us(sk: &LockedSock, net: &Namespace, own: Own) -> u32 {
+    let is_first = !sk.has_backed_off() && sk.early_timeouts() == 0;
+    if is_first && sk.srtt_us8() != 0 && !sk.is_window_closed() {
+        // This is asked for each segment.
+        let kernel = kernel(sk.rto_ticks());
+        let (kernel_path, path) = own.paths(sk);
+        if !kernel.knows_more(kernel_path) && own.minimum != Minimum::Longer {
+            let us = rto::first_us(path, own.early(net));
+            if own.minimum == Minimum::Same || rto::has_room(us, path, kernel) {
+                return us;
+            }
+        }
+    }
+    rare_timeout_us(sk, net, own)
+}
+
+#[cold]
+fn rare_timeout_us(sk: &LockedSock, net: &Namespace, own: Own) -> u32 {
+    let kernel = kernel(sk.rto_ticks());
+    if !sk.has_backed_off() {
+        if let Some(early) = early_us(sk, net, own, kernel, sk.early_timeouts()) {
+            return early;
+        }
+    }
+    let max = ticks_to_us(sk.rto_max_ticks());
+    let (kernel_path, path) = own.paths(sk);
+    let us = rto::kernel_us(kernel_path, sk.backoff(), kernel, max);
+    match own.minimum {
+        Minimum::Longer if path.srtt_us8 != 0 => us.max(path.base_us()).min(max),
+        _ => us,
+    }
+}
+
+/// Returns the early timeout in us after so many; none if the kernel's own comes first. What a closed window refuses
+/// is for the kernel's own alone, as probes of such a window are.
+fn early_us(
+    sk: &LockedSock,
+    net: &Namespace,
+    own: Own,
+    kernel: rto::Kernel,
+    timeouts: u8,
+) -> Option<u32> {
+    let (kernel_path, mut path) = own.paths(sk);
+    if path.srtt_us8 == 0 {
+        return match sk.is_rto_init_fixed() {
+            true => None,
+            false => rto::early_init_us(net.rto_init_us(), timeouts, kernel),
+        };
+    }
+    if sk.is_window_closed() {
+        return None;
+    }
+    let early = own.early(net);
+    if kernel.knows_more(kernel_path) {
+        if !early.is_short {
+            return None;
+        }
+        let remembered = kernel.remembered_us(sk.kernel_rto_min_us());
+        path.rttvar_us = path.rttvar_us.max(remembered.saturating_mul(3));
+    }
+    let backoff = rto::Backoff {
+        timeouts,
+        linear: net.linear_timeouts(),
+        max_us: net.backoff_max_us(),
+    };
+    rto::early_us(path, early, backoff, kernel)
 }
 
 /// Returns how long an ACK waits, in us.
 fn ack_wait_us(sk: &LockedSock, data: &Data) -> u32 {
-    let (ato, base) = data.ato();
+    let (ato, base) = data.ato(sk);
     let longest = delack::longest_us(sk.rto_min_us(), ticks_to_us(1), sk.delack_max_us());
     let worth = if ato <= base {
         ato
@@ -499,22 +834,4 @@ fn ack_wait_us(sk: &LockedSock, data: &Data) -> u32 {
 fn predicted_ack_wait_us(sk: &LockedSock, ato: u32, base: u32) -> u32 {
     let has_no_more = sk.is_interactive() || sk.is_ack_pushed();
     delack::delay_us(ato, base, has_no_more, sk.srtt_us8() >> 3)
-}
-
-/// Makes the socket's variance term follow a change of the minimal timeout.
-#[cold]
-fn follow_rto_min(sk: &mut LockedSock, data: &Data) {
-    if sk.srtt_us8() == 0 {
-        return;
-    }
-    let old = data.rto_min.get();
-    // It may be a route's, or the module's floor.
-    let new = sk.rto_min_us();
-    data.rto_min.set(new);
-    if let Some(rttvar) = rto::rebase_rttvar_us(sk.rttvar_us(), sk.mdev_us(), old, new) {
-        sk.set_rttvar_us(rttvar);
-        // The kernel's own timeout says the same, in ticks.
-        let ticks = us_to_ticks(rto::base_us(sk.srtt_us8(), rttvar));
-        sk.set_rto_ticks(rto::back_off(ticks, sk.backoff(), sk.rto_max_ticks()));
-    }
 }

@@ -26,6 +26,7 @@ import traceback
 
 LOST = 0x20             # an IPv4 type of service, or an IPv6 traffic class
 SEGMENT = 1000          # bytes
+TICK = 1000             # us
 PORT = 5000
 ADDRESS = "10.0.0.2", PORT      # of b
 SO_TIMESTAMPNS = 35
@@ -109,6 +110,38 @@ def near(what, got, want, tolerance=5):
 def within(what, got, least, most):
     if not least <= got <= most:
         raise AssertionError(f"{what}: {got:g}, not {least:g} to {most:g}")
+
+
+def waits(rto, rtt, linear=0, most=10**9):
+    """Without end, how long a waits each time for what nobody acknowledges: early timeouts, then what is left
+    until the kernel's own one, which has a minimum of 200 ms, and from there on that, doubled each time"""
+    own = rtt + 200_000
+    kernel = -(-own // TICK) * TICK
+    early, passed, at_most = [rto], 0, 0
+    while early[-1] + TICK < kernel and rto + rtt <= kernel:
+        yield early[-1]
+        passed += early[-1]
+        at_most += early[-1] == most
+        wait = early[-1] if len(early) <= linear else 2 * early[-1]
+        if sum(early) < 200_000 and at_most < 32:
+            wait = min(wait, most)
+        if passed + wait + rto > kernel or wait + TICK >= kernel:
+            break
+        early.append(wait)
+    yield kernel - passed if passed else own
+    while True:
+        own *= 2
+        yield own
+
+
+def check_waits(gaps, wanted, at_most=1_000_000):
+    """To the microsecond up to a second; beyond, the timer wheel may round up"""
+    for n, (gap, want) in enumerate(zip(gaps, wanted)):
+        if want <= at_most:
+            # What is left of a wait makes good for each that was late.
+            near(f"retransmission {n + 1}", gap, want, 10 + n / 2)
+        else:
+            within(f"retransmission {n + 1}", gap, want - 10, want * 9 / 8 + 2 * TICK)
 
 
 def set_tos(s, value):

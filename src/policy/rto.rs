@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The retransmission timeout (RFC 6298), as Linux computes it, without rounding to ticks.
+//! The retransmission timeout (RFC 6298), as Linux computes it, without rounding to ticks, and the
+//! timeouts before it.
 //!
 //! RFC 6298, 2.3: RTO = SRTT + max(G, 4 * RTTVAR). Linux (`tcp_rtt_estimator()`) keeps the
 //! second term as `rttvar_us`, takes its maximum over a round trip, and has the minimal timeout
 //! as the floor of that term, not of the sum: a path of 30 ms has a timeout of 230 ms.
 //!
-//! The kernel keeps its own timeout in ticks beside that, and it is the kernel that backs it off.
-//! Both tell the same story unless the kernel chose a longer one for a reason that the estimate
-//! does not show, a handshake without a sample, or a round-trip time remembered from earlier
-//! connections; or any other one before the first sample, because BPF told it to.
+//! The kernel keeps its own timeout in ticks (`icsk_rto`), with its own minimum, and backs it off.
+//! All that counts timeouts goes by that one. What is shorter comes before: early timeouts, with a
+//! count and a backoff of their own, until the kernel's own timeout is over for the first time.
 
 /// The most timeouts in a row that may be left undoubled: as many as the kernel leaves to thin
 /// streams (`TCP_THIN_LINEAR_RETRIES`).
@@ -21,7 +21,7 @@ pub const MAX_LINEAR: u8 = 6;
 pub const LINEAR_BELOW_US: u32 = 200_000;
 
 /// The most timeouts in a row that may be as long as the one before, because doubled they would exceed
-/// a maximum. (The kernel shifts by the number of timeouts, and that must be less than 64.)
+/// a maximum.
 pub const MAX_AT_MAX: u8 = 32;
 
 /// The highest value of that maximum, in us, which says nothing; `TCP_RTO_MAX`.
@@ -35,53 +35,192 @@ pub const DEFAULT_INIT_US: u32 = 1_000_000;
 /// See [`DEFAULT_INIT_US`]; `TCP_RTO_MAX`.
 pub const MAX_INIT_US: u32 = 120_000_000;
 
-/// All that a timeout depends on.
+/// What a handshake without a sample makes of that, in us: the kernel's `TCP_TIMEOUT_FALLBACK`
+/// (RFC 6298, 5.7).
+pub const FALLBACK_US: u32 = 3 * DEFAULT_INIT_US;
+
+/// What is known of the path.
 #[derive(Clone, Copy, Debug)]
-pub struct Inputs {
+pub struct Path {
     /// Smoothed round-trip time in 1/8 us; 0 before the first sample.
     pub srtt_us8: u32,
-    /// The variance term in us.
+    /// The variance term in us, no less than the minimal timeout.
     pub rttvar_us: u32,
-    /// The most that it counts for, in percent of the smoothed round-trip time; 0: as much as it is.
-    pub variance_max: u32,
-    /// The minimal timeout in us, which is its floor.
-    pub rto_min_us: u32,
-    /// How many timeouts in a row there were: how often the kernel has doubled its own.
-    pub backoff: u8,
-    /// How many of them, at first, shall not be doubled. (Before the first sample each is.)
-    pub linear: u8,
-    /// Beyond which timeout, in us, none shall be doubled for a while; not before the first sample.
-    pub backoff_max_us: u32,
-    /// The timeout in us before the first sample.
-    pub init_us: u32,
-    /// The kernel's timeout, backed off, in us: a number of ticks.
-    pub kernel_us: u32,
+}
+
+impl Path {
+    /// Returns the timeout in us before backoff: the estimate of the round trip and its variance.
+    #[inline]
+    pub fn base_us(self) -> u32 {
+        (self.srtt_us8 >> 3).saturating_add(self.rttvar_us)
+    }
+}
+
+/// The kernel's own timeout.
+#[derive(Clone, Copy, Debug)]
+pub struct Kernel {
+    /// Backed off, in us: a number of ticks.
+    pub us: u32,
     /// A tick in us.
     pub tick_us: u32,
-    /// The longest timeout in us.
+}
+
+impl Kernel {
+    /// Returns whether the kernel waits for longer than the estimate that it has, `path`, explains. It knows
+    /// a reason: a round trip remembered from earlier connections, BPF, a handshake without a sample.
+    #[inline]
+    pub fn knows_more(self, path: Path) -> bool {
+        self.us > path.base_us().saturating_add(self.tick_us)
+    }
+
+    /// Returns the round trip in us that it remembers, then: `tcp_init_metrics()` sets a timeout of that
+    /// and twice that, or `min` us.
+    pub fn remembered_us(self, min: u32) -> u32 {
+        let third = self.us / 3;
+        if third >= min / 2 {
+            third
+        } else {
+            self.us.saturating_sub(min)
+        }
+    }
+}
+
+/// The variance term for a minimal timeout that is not the kernel's own: as `tcp_rtt_estimator()` keeps it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Variance {
+    /// The term in us; 0 before the first sample.
+    pub rttvar_us: u32,
+    /// The greatest deviation of this round trip, in us.
     pub max_us: u32,
 }
 
-/// Returns the timeout in us before backoff: the estimate of the round trip and its variance.
-#[inline]
-pub fn base_us(srtt_us8: u32, rttvar_us: u32) -> u32 {
-    (srtt_us8 >> 3).saturating_add(rttvar_us)
+impl Variance {
+    /// Makes one that begins a round trip.
+    pub const fn new(rttvar_us: u32) -> Self {
+        Self {
+            rttvar_us,
+            max_us: rttvar_us,
+        }
+    }
+
+    /// Returns what it is after a sample, which has left the deviation `mdev`; `is_round`: a round trip is
+    /// over; `min`: the minimal timeout; all in us.
+    #[inline]
+    pub fn sampled(self, mdev: u32, is_round: bool, min: u32) -> Self {
+        if self.rttvar_us == 0 {
+            return Self::new(mdev.max(min));
+        }
+        let mut max_us = self.max_us.max(mdev);
+        let mut rttvar_us = self.rttvar_us.max(max_us);
+        if is_round {
+            rttvar_us -= (rttvar_us - max_us) >> 2;
+            max_us = min;
+        }
+        Self { rttvar_us, max_us }
+    }
 }
 
-/// Returns what is left of that, `base`, where the variance term counts for a part of the round trip at
+/// What decides on early timeouts.
+#[derive(Clone, Copy, Debug)]
+pub struct Early {
+    /// The most that the variance term counts for, in percent of the smoothed round-trip time; 0: as
+    /// much as it is.
+    pub variance_max: u32,
+    /// The minimal timeout in us.
+    pub rto_min_us: u32,
+    /// Whether that is less than the kernel's own.
+    pub is_short: bool,
+}
+
+/// How early timeouts are backed off.
+#[derive(Clone, Copy, Debug)]
+pub struct Backoff {
+    /// How many there were in a row.
+    pub timeouts: u8,
+    /// How many of them, at first, are not doubled.
+    pub linear: u8,
+    /// Beyond which timeout, in us, none is doubled for a while.
+    pub max_us: u32,
+}
+
+/// Returns what is left of `base`, in us, where the variance term counts for a part of the round trip at
 /// most. Below [`LINEAR_BELOW_US`] only: a round trip that long is none of a network of one's own.
 ///
 /// RFC 6298, 2.3, takes four mean deviations so that hardly a sample exceeds the timeout. That is
 /// what it takes where samples have no bound. Where a queue of so many packets is what they differ by,
 /// they alternate between an empty and a full one, and four deviations are more than that queue.
 #[inline]
-fn limited_us(base: u32, i: &Inputs) -> u32 {
+fn limited_us(base: u32, path: Path, i: Early) -> u32 {
     if i.variance_max == 0 || base >= LINEAR_BELOW_US {
         return base;
     }
-    let srtt = i.srtt_us8 >> 3;
+    let srtt = path.srtt_us8 >> 3;
     let most = srtt.saturating_mul(i.variance_max) / 100;
     base.min(srtt.saturating_add(most.max(i.rto_min_us)))
+}
+
+/// Returns the first timeout in us, where a sample is there and nothing has timed out since, and the
+/// kernel knows no more: at least 1.
+#[inline]
+pub fn first_us(path: Path, i: Early) -> u32 {
+    limited_us(path.base_us(), path, i).max(1)
+}
+
+/// Returns the early timeout in us, backed off; none if the kernel's own comes first, or within a tick.
+pub fn early_us(path: Path, i: Early, backoff: Backoff, kernel: Kernel) -> Option<u32> {
+    let base = path.base_us();
+    let limited = limited_us(base, path, i);
+    if !i.is_short && limited == base || !has_room(limited, path, kernel) {
+        return None;
+    }
+    before(back_off_slowly(limited, backoff), kernel)
+}
+
+/// Returns whether an answer to what is sent again after `first` us can come before the kernel's own
+/// timeout. On a path longer than that there is no room for an early one.
+#[inline]
+pub fn has_room(first: u32, path: Path, kernel: Kernel) -> bool {
+    first.saturating_add(path.srtt_us8 >> 3) <= kernel.us
+}
+
+/// Returns the early timeout in us before the first sample, each twice the one before; none if the
+/// kernel's own comes first, or is not the initial one: then BPF chose it.
+///
+/// A handshake without a sample makes it three times as long (RFC 6298, 5.7), and longer than it can have
+/// taken if its first SYN was answered.
+///
+/// `init`: `tcp_rto_init`, `timeouts`: how many there were, those of the handshake included.
+pub fn early_init_us(init: u32, timeouts: u8, kernel: Kernel) -> Option<u32> {
+    let us = match kernel.us {
+        DEFAULT_INIT_US => back_off(init, timeouts, u32::MAX),
+        FALLBACK_US => {
+            let times = back_off(2, timeouts, u32::MAX) - 1;
+            init.saturating_mul(times.max(FALLBACK_US / DEFAULT_INIT_US))
+        }
+        _ => return None,
+    };
+    before(us, kernel)
+}
+
+fn before(us: u32, kernel: Kernel) -> Option<u32> {
+    (us.saturating_add(kernel.tick_us) < kernel.us).then_some(us.max(1))
+}
+
+/// Returns the kernel's own timeout, in us, as precise as the estimate `path` is that it was made of,
+/// unless it knows more.
+///
+/// `backoff`: how often it was doubled, `max`: the longest in us.
+pub fn kernel_us(path: Path, backoff: u8, kernel: Kernel, max: u32) -> u32 {
+    // The kernel rounds its own up to a tick, and then doubles it.
+    let first = Kernel {
+        us: kernel.us.checked_shr(backoff.into()).unwrap_or(0),
+        ..kernel
+    };
+    if path.srtt_us8 == 0 || first.knows_more(path) {
+        kernel.us
+    } else {
+        back_off(path.base_us(), backoff, max).min(kernel.us).max(1)
+    }
 }
 
 /// Doubles `value` `backoff` times, but not beyond `max` (RFC 6298, 5.5 and 2.5).
@@ -92,55 +231,16 @@ pub fn back_off(value: u32, backoff: u8, max: u32) -> u32 {
     u32::try_from(wide).unwrap_or(u32::MAX).min(max)
 }
 
-/// Returns the timeout in us: at least 1, at most `max_us`.
-#[inline]
-pub fn timeout_us(i: &Inputs) -> u32 {
-    let us = if i.backoff == 0 && i.srtt_us8 != 0 {
-        // What follows would say the same. But this is asked for each segment.
-        let base = base_us(i.srtt_us8, i.rttvar_us);
-        if i.kernel_us > base.saturating_add(i.tick_us) {
-            i.kernel_us
-        } else {
-            limited_us(base, i)
-        }
-    } else {
-        // By value, or all of it would have to be in memory.
-        rare_timeout_us(*i)
-    };
-    us.min(i.max_us).max(1)
-}
-
-#[cold]
-fn rare_timeout_us(i: Inputs) -> u32 {
-    let has_sample = i.srtt_us8 != 0;
-    let base = if has_sample {
-        base_us(i.srtt_us8, i.rttvar_us)
-    } else {
-        i.init_us
-    };
-    // The kernel rounds its own up to a tick, and then doubles it.
-    let kernel_base = i.kernel_us.checked_shr(i.backoff.into()).unwrap_or(0);
-    let is_longer = kernel_base > base.saturating_add(i.tick_us);
-    if is_longer || (!has_sample && kernel_base < base) {
-        i.kernel_us
-    } else if has_sample {
-        back_off_slowly(limited_us(base, &i), &i)
-    } else {
-        // SYNs are counted, not timed: there are as many as fill the time if each wait is doubled.
-        back_off(base, i.backoff, i.max_us)
-    }
-}
-
 /// Backs the timeout `base` off: the first times not at all, then by doubling it. At the maximum it
 /// stays until [`LINEAR_BELOW_US`] have passed since the first transmission, or for [`MAX_AT_MAX`]
 /// times; then it goes on to double.
-fn back_off_slowly(base: u32, i: &Inputs) -> u32 {
+fn back_off_slowly(base: u32, i: Backoff) -> u32 {
     if base >= LINEAR_BELOW_US {
-        return back_off(base, i.backoff, u32::MAX);
+        return back_off(base, i.timeouts, u32::MAX);
     }
-    let doublings = i.backoff.saturating_sub(i.linear);
+    let doublings = i.timeouts.saturating_sub(i.linear);
     let base = base.max(1);
-    let max = i.backoff_max_us.max(base);
+    let max = i.max_us.max(base);
     if max >= LINEAR_BELOW_US {
         return back_off(base, doublings, u32::MAX);
     }
@@ -155,25 +255,6 @@ fn back_off_slowly(base: u32, i: &Inputs) -> u32 {
         Some(n) if times > 0 => back_off(max, n - times + 1, u32::MAX),
         _ => back_off(base, doublings, u32::MAX),
     }
-}
-
-/// The longest wait, in ns, for a queue of this host that has refused a packet: the kernel's
-/// `TCP_RESOURCE_PROBE_INTERVAL`.
-pub const REFUSED_MAX_NS: u64 = 500_000_000;
-
-/// Returns how long, in ns, a retransmission waits that was `refused` so often in a row within this
-/// host, when the timeout is `delay`: as long as that at first, and then twice as long each time.
-///
-/// A queue that is full for a moment is worth a try soon. But the kernel does not back off for one,
-/// and whoever has a namespace can make a queue that takes nothing for ever: a timer each 20 us, in
-/// each of his sockets.
-#[inline]
-pub fn refused_ns(delay: u64, refused: u8) -> u64 {
-    let doublings = u32::from(refused.saturating_sub(1)).min(32);
-    // A delay that is longer already has been backed off.
-    delay
-        .saturating_mul(1 << doublings)
-        .min(REFUSED_MAX_NS.max(delay))
 }
 
 /// What time stamps (RFC 7323) count in Linux, in us.

@@ -20,18 +20,24 @@ enum Event {
     Sample(u32),
     /// An ACK of what was sent again, with time stamps in ms.
     CoarseSample(u32),
-    /// A timeout, and the retransmission has left.
+    /// A timeout: an early one, or the kernel's own where there is none.
     Timeout,
     /// `tcp_rto_min`, `tcp_rto_variance_max`, `tcp_linear_timeouts`, `tcp_backoff_max` and `tcp_rto_jitter`
     /// are set.
     Set((u32, u32), u8, u32, u32),
 }
 
+/// The kernel's own minimum.
+const KERNEL_MIN_US: u32 = 200_000;
+
 /// What the kernel keeps of a connection, and the settings.
 struct Socket {
     srtt_us8: u32,
     mdev_us: u32,
     rttvar_us: u32,
+    /// With the kernel's own minimum
+    kernel_rttvar_us: u32,
+    early: u8,
     backoff: u8,
     kernel_us: u32,
     /// The minimal timeout that is in `rttvar_us`
@@ -45,20 +51,57 @@ struct Socket {
 }
 
 impl Socket {
-    fn inputs(&self) -> Inputs {
-        Inputs {
+    fn path(&self) -> Path {
+        Path {
             srtt_us8: self.srtt_us8,
             rttvar_us: self.rttvar_us,
-            variance_max: self.variance_max,
-            rto_min_us: self.floor_us,
-            backoff: self.backoff,
-            linear: self.linear,
-            backoff_max_us: self.backoff_max,
-            init_us: DEFAULT_INIT_US,
-            kernel_us: self.kernel_us,
-            tick_us: TICK_US,
-            max_us: self.max_us,
         }
+    }
+
+    fn kernel_path(&self) -> Path {
+        Path {
+            rttvar_us: self.kernel_rttvar_us,
+            ..self.path()
+        }
+    }
+
+    fn kernel(&self) -> Kernel {
+        Kernel {
+            us: self.kernel_us,
+            tick_us: TICK_US,
+        }
+    }
+
+    fn early_us(&self) -> Option<u32> {
+        if self.backoff != 0 {
+            None
+        } else if self.srtt_us8 == 0 {
+            early_init_us(DEFAULT_INIT_US, self.early, self.kernel())
+        } else {
+            let i = Early {
+                variance_max: self.variance_max,
+                rto_min_us: self.floor_us,
+                is_short: self.floor_us < KERNEL_MIN_US,
+            };
+            let b = Backoff {
+                timeouts: self.early,
+                linear: self.linear,
+                max_us: self.backoff_max,
+            };
+            early_us(self.path(), i, b, self.kernel())
+        }
+    }
+
+    /// As the module puts it together.
+    fn timeout_us(&self) -> u32 {
+        self.early_us().unwrap_or_else(|| {
+            let us = kernel_us(self.kernel_path(), self.backoff, self.kernel(), self.max_us);
+            if self.floor_us > KERNEL_MIN_US && self.srtt_us8 != 0 {
+                us.max(self.path().base_us()).min(self.max_us)
+            } else {
+                us
+            }
+        })
     }
 
     /// In whole ticks, as the kernel keeps it.
@@ -83,21 +126,20 @@ impl Socket {
             self.mdev_us = (i64::from(self.mdev_us) + deviation).max(0) as u32;
             self.rttvar_us = self.mdev_us.max(self.rto_min);
         }
+        self.kernel_rttvar_us = self.mdev_us.max(KERNEL_MIN_US);
         self.floor_us = self.rto_min;
-        self.backoff = 0;
-        self.set_kernel_us(u64::from(self.srtt_us8 >> 3) + u64::from(self.rttvar_us));
+        (self.early, self.backoff) = (0, 0);
+        self.set_kernel_us(u64::from(self.srtt_us8 >> 3) + u64::from(self.kernel_rttvar_us));
     }
 
-    /// What the module does when it finds another minimum than before.
+    /// What the module does when it finds another minimum than before, unless it waits for an answer.
     fn follow(&mut self) {
-        if self.srtt_us8 != 0 && self.floor_us != self.rto_min {
+        if self.early == 0 && self.backoff == 0 && self.floor_us != self.rto_min {
             let rebased =
                 rebase_rttvar_us(self.rttvar_us, self.mdev_us, self.floor_us, self.rto_min);
             self.floor_us = self.rto_min;
-            if let Some(rttvar) = rebased {
-                self.rttvar_us = rttvar;
-                let base = u64::from(base_us(self.srtt_us8, rttvar));
-                self.set_kernel_us((base.div_ceil(1000) * 1000) << self.backoff.min(20));
+            if self.srtt_us8 != 0 {
+                self.rttvar_us = rebased.unwrap_or(self.rttvar_us);
             }
         }
     }
@@ -130,10 +172,12 @@ proptest! {
             srtt_us8: 0,
             mdev_us: 0,
             rttvar_us: 0,
+            kernel_rttvar_us: 0,
+            early: 0,
             backoff: 0,
             kernel_us: DEFAULT_INIT_US,
-            floor_us: 200_000,
-            rto_min: 200_000,
+            floor_us: KERNEL_MIN_US,
+            rto_min: KERNEL_MIN_US,
             variance_max: 0,
             linear: 0,
             backoff_max: MAX_BACKOFF_MAX_US,
@@ -146,6 +190,7 @@ proptest! {
             match event {
                 Event::Sample(rtt) => s.sample(rtt),
                 Event::CoarseSample(rtt) => s.sample(coarse_rtt_us(rtt, s.srtt_us8)),
+                Event::Timeout if s.early_us().is_some() => s.early = s.early.saturating_add(1),
                 Event::Timeout => {
                     s.backoff = s.backoff.saturating_add(1);
                     s.set_kernel_us(u64::from(s.kernel_us) * 2);
@@ -159,22 +204,23 @@ proptest! {
                 silent = None;
             }
             s.follow();
-            let us = timeout_us(&s.inputs());
+            let us = s.timeout_us();
 
             prop_assert!(us <= s.max_us);
             let least = match s.srtt_us8 {
                 0 => DEFAULT_INIT_US,
-                srtt_us8 => (srtt_us8 >> 3).saturating_add(s.rto_min),
+                srtt_us8 => (srtt_us8 >> 3).saturating_add(s.floor_us.min(KERNEL_MIN_US)),
             };
-            prop_assert!(us >= least.min(s.max_us), "{us} us, not {least} or more: {:?}", s.inputs());
+            prop_assert!(us >= least.min(s.max_us - s.max_us % TICK_US), "{us} us, not {least} or more: {:?}", s.path());
             if let Some(before) = silent {
-                prop_assert!(us >= before, "{us} us after {before}: {:?}", s.inputs());
-                // The kernel's ticks may explain one that is not quite twice the one before.
-                let doubles = before >= LINEAR_BELOW_US
-                    || s.backoff > s.linear && s.backoff_max >= LINEAR_BELOW_US;
-                prop_assert!(!doubles || u64::from(us) + 2 * u64::from(TICK_US) >= 2 * u64::from(before)
-                             || us >= s.max_us - s.max_us % TICK_US,
-                             "{us} us after {before}: {:?}", s.inputs());
+                prop_assert!(us >= before || us >= s.kernel_us - TICK_US, "{us} us after {before}: {:?}", s.path());
+                // A longer minimum than the kernel's holds for those that would be shorter.
+                if s.backoff > 1 && s.floor_us <= KERNEL_MIN_US {
+                    // The kernel's ticks may explain one that is not quite twice the one before.
+                    prop_assert!(u64::from(us) + 2 * u64::from(TICK_US) >= 2 * u64::from(before)
+                                 || us >= s.max_us - s.max_us % TICK_US,
+                                 "{us} us after {before}: {:?}", s.path());
+                }
             }
             silent = Some(us);
 

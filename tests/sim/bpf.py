@@ -14,11 +14,10 @@ import struct
 import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.realpath(__file__)), ".."))
-from lab import ADDRESS, LOST, case, main, near, run, set_tos, sleep_us, within  # noqa: E402
+from lab import ADDRESS, LOST, TICK, case, main, near, run, set_tos, sleep_us, within  # noqa: E402
 
 RTT = 50
 ROUGHLY = 12            # us
-TICK = 1000             # us
 SO_MARK = 36
 
 # include/uapi/linux/bpf.h
@@ -187,7 +186,7 @@ def timeout_init__before_sysctl(lab, name):
 
 @case("shorter", "much_longer")
 def timeout_init__syn_ack(lab, name):
-    """From the listener's queue, which waits on the timer wheel from 200 ms on"""
+    """From the listener's queue, which waits on the timer wheel. None comes before"""
     ticks, rto_init = TIMEOUTS[name]
     lab.sysctl("b", tcp_rto_init=rto_init)
     lab.meet()
@@ -200,7 +199,7 @@ def timeout_init__syn_ack(lab, name):
     near("retransmissions", len(gaps), 3, 0)
     for n, gap in enumerate(gaps):
         want = ticks * TICK << n
-        within(f"SYN-ACK {n + 2}", gap, want - 5, want + 5 if want < 200_000 else want * 9 / 8 + 2 * TICK)
+        within(f"SYN-ACK {n + 2}", gap, want - TICK, want * 9 / 8 + 2 * TICK)
 
 
 if __name__ == "__main__":
