@@ -22,7 +22,7 @@ kbuild = +$(MAKE) -C '$(KDIR)' M='$(CURDIR)' $(llvm)
 
 rust_files = $(shell find src rust tests -name '*.rs' -not -path '*/target/*' 2>/dev/null)
 
-.PHONY: all help modules modules_install clean kernels demo sim test soak bench check fmt \
+.PHONY: all help modules modules_install clean kernels demo sim test soak oracle bench check fmt \
 	fmt-check clippy
 
 all: modules
@@ -39,6 +39,7 @@ help:
 	@echo '  make sim ARGS="..."            a fabric and workload of your own (scripts/incast --help)'
 	@echo '  make test                      all that a change must pass'
 	@echo '  make soak                      faults, attacks and loads at random, for SOAK_MINUTES (20) a guest'
+	@echo '  make oracle                    scenarios from seeds, against stock: what differs? (ARGS="--help")'
 	@echo '  make bench                     the figures that count, old beside new: Documentation/results.rst'
 	@echo '  make bench-NAME                a measurement: results/NAME.csv and a plot'
 	@echo '  make kernels                   the kernels that the above boot'
@@ -84,6 +85,9 @@ bench:
 
 soak:
 	tests/soak
+
+oracle:
+	tests/oracle/run $(ARGS)
 
 bench-%: scripts/bench-%
 	$(ENV) $<

@@ -1,0 +1,435 @@
+# SPDX-License-Identifier: GPL-2.0
+"""Is what a kernel did in a scenario what stock would have done? One judge for each mode.
+
+All times are in us. A judge returns the differences that it found; a rule that explains a
+difference has a name, a reason, and is counted.
+"""
+
+import collections
+
+HZ = 1000
+TICK = 10**6 // HZ              # us
+# Each look at the clock takes the guest 256 ns, and the patched kernel looks at other places.
+EXACT = 10
+# What the clock's steps make of a time that the wire does not round
+LATE = 12
+# The timer wheel rounds up to these, in ticks: (waits from, granularity)
+WHEEL = ((0, 1), (63, 8), (504, 64), (4032, 512), (32_256, 4096), (258_048, 32_768), (2_064_384, 262_144))
+FLOOR = 200_000                 # us: stock's shortest timeout
+
+# Counters that say how, not what: how often the CPU, a timer or memory was looked at
+UNCOUNTED = ("TcpExtTCPAutoCorking", "TcpExtTCPHystart", "TcpExtPFMemallocDrop", "TcpExtDelayedACKLocked",
+             "TcpExtTW", "TcpExtTCPRcvCoalesce", "TcpExtTCPPureAcks", "TcpExtTCPHPAcks", "TcpExtTCPHPHits")
+
+Difference = collections.namedtuple("Difference", "what connection host number")
+SYN_BITS = "S"
+
+
+class Story:
+    """What happened in one run"""
+
+    def __init__(self, found):
+        self.found = found
+        self.failed = found.get("failed")
+        self.storm = found.get("storm")
+        self.events = [[event[0] / 1000, *event[1:]] for event in found.get("trace", [])]
+        self.sent = collections.defaultdict(list)       # (us, number, shape, fate), by (connection, host)
+        self.local = collections.defaultdict(list)      # (us, identity), by (connection, host)
+        self.app = collections.defaultdict(list)        # (us, what...), by (connection, host)
+        self.gone = {}
+        self.left_at = None
+        order = collections.Counter()
+        for us, kind, host, connection, *more in self.events:
+            key = connection, host
+            if kind == "sent":
+                self.sent[key].append((us, *more))
+                identity = kind, more[0]
+            elif kind == "got":
+                order[key, more[0]] += 1
+                identity = kind, more[0], order[key, more[0]]
+            elif kind == "gone":
+                self.gone[key] = us
+                identity = (kind,)
+            else:
+                if more[0] == "left":
+                    self.left_at = us
+                if connection:
+                    self.app[key].append((us, *more))
+                order[key, more[0]] += 1
+                identity = kind, more[0], order[key, more[0]]
+            self.local[key].append((us, identity))
+
+    def when(self, key):
+        """When each of a host's events of a connection was"""
+        return {identity: us for us, identity in self.local[key]}
+
+
+def text_of(event):
+    us, kind, host, connection, *more = event
+    if kind == "sent":
+        number, (flags, seq, ack, length, window, ecn, options), fate = more
+        what = f"{number:>3} {flags:<3} {seq}:{seq + length} ack {ack} win {window}" + (f" ecn {ecn}" if ecn else "") + \
+            (f" <{options}>" if options else "") + (f"  [{fate}]" if fate else "")
+    elif kind == "got":
+        what = f"got {more[0]}"
+    else:
+        what = " ".join(map(str, more)) if kind == "app" else kind
+    return f"{us:14.0f} {connection:<3}{host} {what}"
+
+
+def side_by_side(stock, other, difference=None, lines=30, width=84):
+    """Two traces of the connection in question, from a little before the first line that differs"""
+    def chosen(story):
+        return [e for e in story.events if e[1] != "got" and
+                (difference is None or not difference.connection or e[3] in (difference.connection, ""))]
+
+    def same(x, y):
+        return x[1:] == y[1:] or (x[1:4] == y[1:4] and x[1] == "app" and x[4] == y[4] == "info")
+    left, right = chosen(stock), chosen(other)
+    first = next((i for i, (x, y) in enumerate(zip(left, right)) if not same(x, y)), min(len(left), len(right)))
+    if difference is not None and difference.number is not None:
+        for events in left, right:
+            at = [i for i, e in enumerate(events) if e[1] == "sent" and e[2] == difference.host and e[4] == difference.number]
+            first = min([first, *at])
+    begin = 0 if difference is None else max(first - 6, 0)
+    end = begin + lines if difference is not None else 10**9
+    rows = []
+    for i in range(begin, min(end, max(len(left), len(right)))):
+        x = text_of(left[i]) if i < len(left) else ""
+        y = text_of(right[i]) if i < len(right) else ""
+        mark = " " if i < len(left) and i < len(right) and same(left[i], right[i]) else "|"
+        rows.append(f"{x[:width]:<{width}} {mark} {y[:width]}")
+    return rows
+
+
+def wheel(wait):
+    """How late stock may be with a timer of that length: the ticks that it is cut to, and the wheel"""
+    ticks = wait / TICK
+    return (2 + [grain for least, grain in WHEEL if ticks >= least][-1]) * TICK
+
+
+def same_run(stock, other, tolerance=EXACT):
+    """The mode "patched": all is the same, to the microsecond"""
+    found = []
+    for key in sorted(stock.sent.keys() | other.sent.keys()):
+        ours, theirs = other.sent[key], stock.sent[key]
+        for x, y in zip(theirs, ours):
+            if x[2:] != y[2:] or abs(x[0] - y[0]) > tolerance:
+                found.append(Difference(f"segment {x[1]} of {key[1]} is another, or at another time", *key, x[1]))
+                break
+        else:
+            if len(ours) != len(theirs):
+                found.append(Difference(f"{key[1]} sends {len(ours)} segments, not {len(theirs)}", *key,
+                                        min(len(ours), len(theirs)) + 1))
+    for key in sorted(stock.app.keys() | other.app.keys()):
+        x, y = stock.app[key], other.app[key]
+        if [e[1:] for e in x if e[1] != "info"] != [e[1:] for e in y if e[1] != "info"] or \
+                any(abs(e[0] - f[0]) > tolerance for e, f in zip(x, y)):
+            found.append(Difference(f"the program at {key[1]} sees something else", *key, None))
+        for e, f in zip(x, y):
+            if e[1] == f[1] == "info":
+                wrong = {name: (e[2][name], f[2][name]) for name in e[2]
+                         if abs(e[2][name] - f[2][name]) > (tolerance if name in ("rtt", "rto", "ato") else 0)}
+                if wrong:
+                    found.append(Difference(f"TCP_INFO of {key[1]}: {wrong}", *key, None))
+    for key in sorted(stock.gone.keys() | other.gone.keys()):
+        if abs(stock.gone.get(key, -1e12) - other.gone.get(key, -1e12)) > tolerance:
+            found.append(Difference(f"{key[1]}'s socket ends after {other.gone.get(key)} us, not {stock.gone.get(key)}",
+                                    *key, None))
+    return found + same_counters(stock, other)
+
+
+def same_counters(stock, other):
+    found = []
+    for host in "ab":
+        x, y = stock.found["counters"][host], other.found["counters"][host]
+        wrong = {name: (x.get(name), y.get(name)) for name in sorted(x.keys() | y.keys())
+                 if x.get(name) != y.get(name) and not name.startswith(UNCOUNTED)}
+        if wrong:
+            text = ", ".join(f"{name} {now}, not {was}" for name, (was, now) in wrong.items())
+            found.append(Difference(f"counters of {host}: {text}", "", host, None))
+    if stock.found["left"] != other.found["left"]:
+        found.append(Difference(f"sockets left: {other.found['left']}, not {stock.found['left']}", "", "", None))
+    return found
+
+
+class Causes:
+    """When may something happen that happens on stock at a time? What it waits for is some event at the
+    same host before: from there it may be as much earlier as the timer wheel is late, and no later."""
+
+    def __init__(self, stock, other, key):
+        self.theirs = stock.local[key]
+        self.ours = other.when(key)
+
+    def allows(self, identity, us, ours):
+        least = None
+        for when, cause in reversed(self.theirs):
+            if when > us or cause == identity:
+                continue
+            if cause not in self.ours:
+                continue
+            shift = (ours - self.ours[cause]) - (us - when)
+            if -wheel(us - when) - LATE <= shift <= LATE:
+                return True
+            least = shift if least is None or abs(shift) < abs(least) else least
+        return least is None and abs(us - ours) <= LATE
+
+
+def as_stock(stock, other):
+    """The mode "defaults": the same segments, none earlier than stock without its wheel, none later"""
+    found = []
+    for key in sorted(stock.sent.keys() | other.sent.keys()):
+        ours, theirs = other.sent[key], stock.sent[key]
+        causes = Causes(stock, other, key)
+        for x, y in zip(theirs, ours):
+            if x[2:] != y[2:]:
+                found.append(Difference(f"segment {x[1]} of {key[1]} is another", *key, x[1]))
+                break
+            if not causes.allows(("sent", x[1]), x[0], y[0]):
+                found.append(Difference(f"segment {x[1]} of {key[1]} is {y[0] - x[0]:+.0f} us off", *key, x[1]))
+                break
+        else:
+            if len(ours) != len(theirs):
+                found.append(Difference(f"{key[1]} sends {len(ours)} segments, not {len(theirs)}", *key,
+                                        min(len(ours), len(theirs)) + 1))
+    for key in sorted(stock.app.keys() | other.app.keys()):
+        found += same_program(stock, other, key)
+    for key in sorted(stock.gone.keys() | other.gone.keys()):
+        x, y = stock.gone.get(key), other.gone.get(key)
+        if x is None or y is None or not Causes(stock, other, key).allows(("gone",), x, y):
+            found.append(Difference(f"{key[1]}'s socket ends after {y} us, not {x}", *key, None))
+    return found + same_counters(stock, other)
+
+
+def same_program(stock, other, key):
+    """The program sees the same in the same order, but what it reads at a time may come in other pieces"""
+    def without_reads(story):
+        return [e for e in story.app[key] if e[1] not in ("read", "info")]
+    found, causes, order = [], Causes(stock, other, key), collections.Counter()
+    x, y = without_reads(stock), without_reads(other)
+    if [e[1:] for e in x] != [e[1:] for e in y]:
+        first = next((i for i, (e, f) in enumerate(zip(x, y)) if e[1:] != f[1:]), min(len(x), len(y)))
+        return [Difference(f"the program at {key[1]} sees {y[first][1:] if first < len(y) else 'nothing'}, not "
+                           f"{x[first][1:] if first < len(x) else 'nothing'}", *key, None)]
+    for e, f in zip(x, y):
+        order[e[1]] += 1
+        if not causes.allows(("app", e[1], order[e[1]]), e[0], f[0]):
+            found.append(Difference(f"the program at {key[1]} sees {e[1:]} after {f[0]:.0f} us, not {e[0]:.0f}", *key, None))
+            break
+    infos = [[e for e in story.app[key] if e[1] == "info"] for story in (stock, other)]
+    for e, f in zip(*infos):
+        wrong = {name: (e[2][name], f[2][name]) for name in ("state", "options", "backoff", "retransmits", "probes", "cwnd",
+                                                             "ssthresh", "snd_mss", "total_retrans", "unacked")
+                 if e[2][name] != f[2][name]}
+        if not -2 * TICK - LATE <= f[2]["rto"] - e[2]["rto"] <= LATE:
+            wrong["rto"] = e[2]["rto"], f[2]["rto"]
+        if wrong:
+            found.append(Difference(f"TCP_INFO of {key[1]}: {wrong}", *key, None))
+    return found
+
+
+# Modes whose times are others
+
+EARLY_PIECES = 40       # retransmissions of a segment in any 200 ms: three linear ones, 32 more, and some
+EARLY_IN_ALL = 45       # and in all, beyond stock's
+
+
+def outcome(story, key):
+    """What came of an end of a connection: (how it ended, when, bytes sent, bytes received)"""
+    how = when = None
+    sent = received = 0
+    eof = False
+    for us, what, *more in story.app[key]:
+        if what == "ends":
+            how, sent, received, when = more[0], more[1], more[2], us
+        elif what == "read":
+            received = max(received, more[0])
+        eof = eof or what == "eof"
+    return how, when, sent, received, eof
+
+
+def began(story, key):
+    return story.sent[key][0][0] if story.sent[key] else 0
+
+
+def given_up(story, key):
+    """Was the socket given up, for nobody answered? Then when"""
+    if key not in story.gone:
+        return None
+    name, host = key
+    theirs = story.sent[name, "b" if host == "a" else "a"]
+    numbers = {identity[1] for _, identity in story.local[key] if identity[0] == "got"}
+    answers = [shape for _, number, shape, _ in theirs if number in numbers]
+    if any("R" in shape[0] for shape in answers) or any(e[1] == "does" and e[2] == "abort" for e in story.app[key]):
+        return None
+    if any("R" in shape[0] for _, _, shape, _ in story.sent[key]):
+        return None
+    acked = max((shape[2] for shape in answers), default=0)
+    end = max((shape[1] + shape[3] + ("F" in shape[0]) + ("S" in shape[0]) for _, _, shape, _ in story.sent[key]), default=0)
+    return story.gone[key] if acked < end else None
+
+
+def ends_as_stock(stock, other, explained, least=0.98, most=1.1, slack=2_000_000):
+    found = []
+    for key in sorted(stock.app.keys() | other.app.keys()):
+        theirs, ours = outcome(stock, key), outcome(other, key)
+        origin = began(stock, (key[0], "a"))
+        if any(e[1] == "wrong" for e in other.app[key]):
+            found.append(Difference(f"other bytes arrive at {key[1]}", *key, None))
+        if theirs[0] != ours[0]:
+            if theirs[0] in ("ETIMEDOUT", "EHOSTUNREACH") and ours[0] in ("closed", "aborted") and ours[3] >= theirs[3]:
+                # A shorter timeout has met the path in a better moment.
+                explained["got through where stock did not"] += 1
+            else:
+                found.append(Difference(f"{key[1]}'s end is {ours[0]}, not {theirs[0]}", *key, None))
+            continue
+        if ours[3] < theirs[3]:
+            found.append(Difference(f"{key[1]} receives {ours[3]} bytes, not {theirs[3]}", *key, None))
+        if theirs[4] and not ours[4]:
+            found.append(Difference(f"{key[1]} does not see the end of what it reads", *key, None))
+        if theirs[0] and theirs[0].startswith("E"):
+            took, was = ours[1] - origin, theirs[1] - origin
+            if theirs[0] in ("ETIMEDOUT", "EHOSTUNREACH") and not was * least - 10_000 <= took <= was * most + slack:
+                found.append(Difference(f"{key[1]}'s end comes after {took / 1e6:.3f} s, not {was / 1e6:.3f}", *key, None))
+        x, y = given_up(stock, key), given_up(other, key)
+        if x is not None and y is not None and not (x - origin) * least - 10_000 <= y - origin <= (x - origin) * most + slack:
+            found.append(Difference(f"{key[1]} is given up after {(y - origin) / 1e6:.3f} s, not {(x - origin) / 1e6:.3f}",
+                                    *key, None))
+        if x is None and y is not None and key in stock.gone:
+            found.append(Difference(f"{key[1]} is given up after {(y - origin) / 1e6:.3f} s, and not at all on stock",
+                                    *key, None))
+    for host in "ab":
+        x, y = ([s for s in story.found["left"][host] if s[2] != 6] for story in (stock, other))
+        if len(x) != len(y):
+            found.append(Difference(f"sockets left at {host}: {y}, not {x}", "", host, None))
+    return found
+
+
+def waits_in_silence(story, key):
+    """Transmissions of the same segment in a row while nothing comes: (us of the first, [us], number)"""
+    rows, last = [], None
+    events = sorted([(us, "sent", number, shape) for us, number, shape, _ in story.sent[key]] +
+                    [(us, "got", 0, None) for us, identity in story.local[key]
+                     if identity[0] == "got" or identity[:2] in (("app", "icmp"), ("app", "reset"))] +
+                    [(us, "does", 0, None) for us, identity in story.local[key] if identity[:2] == ("app", "does")],
+                    key=lambda e: e[0])
+    for us, kind, number, shape in events:
+        if kind != "sent":
+            last = None
+        elif shape[3] or "S" in shape[0] or "F" in shape[0]:
+            if last is not None and last == shape[1]:
+                rows[-1][1].append((us, number))
+            else:
+                rows.append((shape[1], [(us, number)]))
+                last = shape[1]
+    return rows
+
+
+def storms(stock, other):
+    """Between two signs of progress, no segment is sent again without bound"""
+    found = []
+    for key in sorted(other.sent):
+        mine = repeats(other, key)
+        most = max((len(times) for times in repeats(stock, key).values()), default=0)
+        for (seq, _), times in mine.items():
+            first = next((n for (a, n), (b, _) in zip(times, times[EARLY_PIECES:]) if b - a < FLOOR), None)
+            if first is not None:
+                found.append(Difference(f"{key[1]} sends segment {seq} again more than {EARLY_PIECES} times in 200 ms",
+                                        *key, first))
+                break
+            if len(times) > most + EARLY_IN_ALL:
+                found.append(Difference(f"{key[1]} sends segment {seq} {len(times)} times, stock any {most} times at most",
+                                        *key, times[0][1]))
+                break
+    return found
+
+
+def repeats(story, key):
+    """When each segment was sent, by its first byte and what was acknowledged"""
+    name, host = key
+    theirs = {number: shape for _, number, shape, _ in story.sent[name, "b" if host == "a" else "a"]}
+    times, acked = collections.defaultdict(list), 0
+    events = sorted([(us, 1, number, shape) for us, number, shape, _ in story.sent[key]] +
+                    [(us, 0, identity[1], theirs.get(identity[1])) for us, identity in story.local[key]
+                     if identity[0] == "got"], key=lambda e: e[:2])
+    for us, mine, number, shape in events:
+        if not mine:
+            acked = max(acked, shape[2] if shape else 0)
+        elif shape[3] or "S" in shape[0] or "F" in shape[0]:
+            times[shape[1], acked].append((us, number))
+    return times
+
+
+def first_flight(story, key):
+    """New segments with data that a host sends before the first of them is acknowledged"""
+    name, host = key
+    theirs = {number: shape for _, number, shape, _ in story.sent[name, "b" if host == "a" else "a"]}
+    acked = min((us for us, identity in story.local[key] if identity[0] == "got" and
+                 theirs.get(identity[1], [0] * 3)[2] > 1), default=10**15)
+    return len({shape[1] for us, _, shape, _ in story.sent[key] if shape[3] and us < acked})
+
+
+NEGOTIATED = 1 | 2 | 4 | 8 | 32         # TCP_INFO: time stamps, SACK, window scaling, ECN, data in the SYN
+MPTCP_COUNTERS = ("MPTcpExtMPCapableSYNRX", "MPTcpExtMPCapableACKRX", "MPTcpExtMPJoinAckRx", "MPTcpExtAddAddr")
+MPTCP_FAULTS = ("MPTcpExtBlackhole", "MPTcpExtMPCapableSYNTXDisabled", "MPTcpExtMPCapableSYNTXDrop",
+                "MPTcpExtMPCapableFallbackSYNACK", "MPTcpExtMPCapableFallbackACK",
+                "TcpExtTCPFastOpenBlackhole", "TcpExtTCPACEFailSend", "TcpExtTcpTimeoutRehash")
+
+
+def negotiated_as_stock(stock, other):
+    found = []
+    for key in sorted(stock.app):
+        for x, y in zip(*[[e for e in story.app[key] if e[1] == "info"] for story in (stock, other)]):
+            # Of connections that stand; 2 and 3 are on their way there
+            if x[2]["state"] not in (2, 3, 7) and y[2]["state"] not in (2, 3, 7) and \
+                    (x[2]["options"] ^ y[2]["options"]) & NEGOTIATED:
+                found.append(Difference(f"TCP_INFO's options of {key[1]} are {y[2]['options']:#x}, not {x[2]['options']:#x}",
+                                        *key, None))
+                break
+        x, y = first_flight(stock, key), first_flight(other, key)
+        if x != y:
+            found.append(Difference(f"{key[1]}'s first flight has {y} segments, not {x}", *key, None))
+    for host in "ab":
+        x, y = stock.found["counters"][host], other.found["counters"][host]
+        for name in MPTCP_COUNTERS:
+            if y.get(name, 0) < x.get(name, 0):
+                found.append(Difference(f"{name} of {host} is {y.get(name, 0)}, not {x[name]}", "", host, None))
+        for name in MPTCP_FAULTS:
+            if y.get(name, 0) > x.get(name, 0):
+                found.append(Difference(f"{name} of {host} is {y[name]}, not {x.get(name, 0)}", "", host, None))
+    return found
+
+
+def fast(stock, other, explained):
+    """The mode "fast": other times, and all else as on stock"""
+    return ends_as_stock(stock, other, explained) + storms(stock, other) + negotiated_as_stock(stock, other)
+
+
+SILENT = FLOOR - 2 * TICK
+
+
+def quick_repeats(story, key, since):
+    """Waits between retransmissions, in silence, that are shorter than any of stock's"""
+    for _, times in waits_in_silence(story, key):
+        # The first retransmission may be a probe, and the second wait may have begun before.
+        late = [(us, n) for us, n in times[1:] if us > since]
+        for (a, _), (b, number) in zip(late[1:], late[2:]):
+            if b - a < SILENT:
+                return b - a, number
+    return None
+
+
+def left_as_stock(stock, other, explained):
+    """The mode "leave": once the module has left, timeouts are stock's"""
+    found = ends_as_stock(stock, other, explained, most=1.05, slack=3_000_000)
+    since = other.left_at if other.left_at is not None else 10**15
+    for key in sorted(other.sent):
+        quick = quick_repeats(other, key, since)
+        if quick and not quick_repeats(stock, key, 0):
+            found.append(Difference(f"{key[1]} waits {quick[0]:.0f} us between retransmissions after rmmod", *key, quick[1]))
+    for key in sorted(other.app):
+        for us, what, *more in other.app[key]:
+            if what == "info" and us > since and more[0]["state"] == 1 and more[0]["rto"] < FLOOR:
+                found.append(Difference(f"the timeout of {key[1]} is {more[0]['rto']} us after rmmod", *key, None))
+                break
+    return found
