@@ -122,9 +122,10 @@ class Stage:
 
     def destroyed(self, name):
         now = time.monotonic_ns() - self.start
-        for mine, theirs in self.hosts[name].destroyed():
-            port = mine if name == "a" else theirs
-            self.trace.append([now, "gone", name, self.wire.ports.get(port, "m")])
+        for ports in self.hosts[name].destroyed():
+            flow = next((f for f in self.wire.flows.values() if ports == f.ports[name]), None)
+            if flow:
+                self.trace.append([now, "gone", name, flow.name])
 
     def over(self, wait):
         """Is anything left? Looks at growing intervals, which are the same in every mode"""

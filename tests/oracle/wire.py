@@ -138,9 +138,10 @@ def icmp(quoted, kind):
 class Flow:
     """One connection as the wire sees it"""
 
-    def __init__(self, name, client):
+    def __init__(self, name, client, ports):
         self.name = name
         self.client = client
+        self.ports = {client: ports, other(client): ports[::-1]}    # local and remote, by host
         self.first = {}                 # sequence number of the SYN, by host
         self.acked = {"a": 0, "b": 0}   # what was acknowledged to that host
         self.sent = {}                  # the packet, by host and relative sequence number
@@ -171,7 +172,7 @@ class Wire:
             else:
                 self.subflows += 1
                 name = f"m{self.subflows}"
-            flow = self.flows[key] = Flow(name, host)
+            flow = self.flows[key] = Flow(name, host, (packet.port, packet.to))
         if packet.flags & SYN:
             flow.first[host] = packet.seq
         return flow
