@@ -10,9 +10,7 @@ import collections
 HZ = 1000
 TICK = 10**6 // HZ              # us
 # Each look at the clock takes the guest 256 ns, and the patched kernel looks at other places.
-EXACT = 10
-# What the clock's steps make of a time that the wire does not round
-LATE = 12
+EXACT = LATE = 10
 # The timer wheel rounds up to these, in ticks: (waits from, granularity)
 WHEEL = ((0, 1), (63, 8), (504, 64), (4032, 512), (32_256, 4096), (258_048, 32_768), (2_064_384, 262_144))
 FLOOR = 200_000                 # us: stock's shortest timeout
@@ -156,6 +154,37 @@ def same_counters(stock, other):
     return found
 
 
+SHIFTS = 54             # a request's timeout in ticks is 1000 << that, and no more fits into 64 bits
+
+
+def overflows(stock, difference):
+    """Does stock itself no longer know how long to wait for a request (tcp_reqsk_timeout())?"""
+    key = difference.connection, difference.host
+    late = [c for (c, host), sent in stock.sent.items() if host == "b" and len(sent) > SHIFTS and
+            all(shape[0].startswith("S.") for _, _, shape, _ in sent[1:])]
+    if not late:
+        return False
+    return difference.number > SHIFTS if key[0] in late and difference.number else not key[0] or key[0] in late
+
+
+def between(stock, other, differences, most=56):
+    """Where a scenario would have to start for the wheel's steps to fall between what happens closely
+    together where the two differ first: phases in us"""
+    numbers = [d for d in differences if d.number is not None]
+    times = [us for d in numbers for us, number, *_ in other.sent[d.connection, d.host] if number == d.number] + \
+        [us for d in numbers for us, number, *_ in stock.sent[d.connection, d.host] if number == d.number]
+    if not times:
+        return []
+    sent = sorted({us for rows in other.sent.values() for us, *_ in rows if us <= min(times)} | {min(times)})[-4:]
+    sent += sorted({us for rows in other.sent.values() for us, *_ in rows if us > min(times)})[:2]
+    found = []
+    for n in range(len(sent) - 1):
+        for tick in range(-2, 3):
+            for part in 0, 250, 500, 750:
+                found.append(int(-(sent[n] + sent[n + 1]) / 2 + tick * TICK + part) % (4096 * TICK))
+    return found[:most * 2]
+
+
 class Causes:
     """When may something happen that happens on stock at a time? What it waits for is some event at the
     same host before: from there it may be as much earlier as the timer wheel is late, and no later."""
@@ -239,6 +268,7 @@ def same_program(stock, other, key):
 # Retransmissions of a segment in any 200 ms: three that are not doubled, three up to tcp_backoff_max, 32
 # there, and eight until 200 ms are over. Also what there may be in all beyond stock's.
 EARLY_PIECES = EARLY_IN_ALL = 46
+SOONER = 10_000         # us: by how much a connection may be given up sooner, besides
 RESET = {"EPIPE": "ECONNRESET"}     # which of the two depends on what came before the reset
 
 
@@ -277,7 +307,13 @@ def given_up(story, key):
     return story.gone[key] if acked < end else None
 
 
-def ends_as_stock(stock, other, explained, least=0.98, most=1.1, slack=2_000_000):
+def rounding(story, key, end):
+    """By how much the timer wheel has put off an end that comes after a chain of timeouts"""
+    times = [us for us, *_ in story.sent[key] if us < end] + [end]
+    return sum(wheel(b - a) for a, b in zip(times, times[1:]) if b - a > FLOOR / 2)
+
+
+def ends_as_stock(stock, other, explained, most=1.1, slack=2_000_000):
     found = []
     for key in sorted(stock.app.keys() | other.app.keys()):
         theirs, ours = outcome(stock, key), outcome(other, key)
@@ -298,10 +334,12 @@ def ends_as_stock(stock, other, explained, least=0.98, most=1.1, slack=2_000_000
             found.append(Difference(f"{key[1]} does not see the end of what it reads", *key, None))
         if theirs[0] and theirs[0].startswith("E"):
             took, was = ours[1] - origin, theirs[1] - origin
-            if theirs[0] in ("ETIMEDOUT", "EHOSTUNREACH") and not was * least - 10_000 <= took <= was * most + slack:
+            if theirs[0] in ("ETIMEDOUT", "EHOSTUNREACH") and \
+                    not was - rounding(stock, key, theirs[1]) - SOONER <= took <= was * most + slack:
                 found.append(Difference(f"{key[1]}'s end comes after {took / 1e6:.3f} s, not {was / 1e6:.3f}", *key, None))
         x, y = given_up(stock, key), given_up(other, key)
-        if x is not None and y is not None and not (x - origin) * least - 10_000 <= y - origin <= (x - origin) * most + slack:
+        if x is not None and y is not None and \
+                not x - rounding(stock, key, x) - SOONER <= y <= x + (x - origin) * (most - 1) + slack:
             found.append(Difference(f"{key[1]} is given up after {(y - origin) / 1e6:.3f} s, not {(x - origin) / 1e6:.3f}",
                                     *key, None))
         if x is None and y is not None and key in stock.gone:

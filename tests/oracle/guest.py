@@ -2,7 +2,9 @@
 # SPDX-License-Identifier: GPL-2.0
 """Plays scenarios inside a guest, and prints what happened: a line of JSON for each.
 
-usage: guest.py MODE PHASE_US SEED...
+usage: guest.py MODE SEED[@PHASE]...
+
+PHASE is how many us later than usual the scenario starts, to the timer wheel.
 """
 
 import contextlib
@@ -24,7 +26,7 @@ import scenario as scenarios  # noqa: E402
 from host import IPPROTO_MPTCP, NUMBER, End, Host, Loop, options  # noqa: E402
 from wire import RST, Packet, Wire, other  # noqa: E402
 
-US, MS, S = 10**3, 10**6, 10**9     # ns
+MS, S = 10**6, 10**9    # ns
 # Every scenario starts at a multiple of this, so the timer wheel rounds alike in each.
 GRID = (1 << 22) * MS
 LEAD = 60 * S           # for what setting up has left behind
@@ -53,7 +55,7 @@ class Stage:
 
     def note(self, host, connection, what, *more):
         """What a program does or sees"""
-        self.trace.append([time.monotonic_ns() - self.start, "app", host, connection, what, *more])
+        self.trace.append([self.loop.instant - self.start, "app", host, connection, what, *more])
 
     def set_up(self):
         for name, host in self.hosts.items():
@@ -94,34 +96,32 @@ class Stage:
         with contextlib.suppress(BlockingIOError):
             while True:
                 raw = os.read(self.hosts[name].tun, 65536)
-                now = time.monotonic_ns()
+                now = self.loop.instant
                 if not (raw[0] >> 4 == 4 and raw[9] == 6 or raw[0] >> 4 == 6 and raw[6] == 6):
                     continue
                 packet = Packet(raw)
                 flow, shape, fate, arrivals = self.wire.decide(name, packet, now - self.start)
                 number = flow.number[name]
                 self.trace.append([now - self.start, "sent", name, flow.name, number, shape, fate])
-                # Each look at the clock takes the guest 256 ns: that must not add up.
-                at = now - (now - self.start) % (10 * US)
                 for delay, raw in arrivals:
-                    self.loop.at(at + delay, self.arrives, flow, name, packet, number, raw)
+                    self.loop.at(now + delay, self.arrives, flow, name, packet, number, raw)
                 if len(self.trace) > MOST:
                     self.storm = self.ended = True
                     return
 
     def arrives(self, flow, name, packet, number, raw):
-        self.trace.append([time.monotonic_ns() - self.start, "got", other(name), flow.name, number])
+        self.trace.append([self.loop.instant - self.start, "got", other(name), flow.name, number])
         self.wire.arrived(flow, name, packet)
         os.write(self.hosts[other(name)].tun, raw)
 
     def inject(self, what, name, host, kind):
         raw = self.wire.error(name, host, kind) if what == "icmp" else self.wire.reset(name, host)
-        self.trace.append([time.monotonic_ns() - self.start, "app", host, name, what, kind, bool(raw)])
+        self.trace.append([self.loop.instant - self.start, "app", host, name, what, kind, bool(raw)])
         if raw:
             os.write(self.hosts[host].tun, raw)
 
     def destroyed(self, name):
-        now = time.monotonic_ns() - self.start
+        now = self.loop.instant - self.start
         for ports in self.hosts[name].destroyed():
             flow = next((f for f in self.wire.flows.values() if ports == f.ports[name]), None)
             if flow:
@@ -129,7 +129,7 @@ class Stage:
 
     def over(self, wait):
         """Is anything left? Looks at growing intervals, which are the same in every mode"""
-        now = time.monotonic_ns()
+        now = self.loop.instant
         left = {name: host.sockets() for name, host in self.hosts.items()}
         if not any(left.values()) or now - self.start >= self.scenario["limit_s"] * S:
             self.ended = True
@@ -148,13 +148,13 @@ class Stage:
         def left(_):
             self.loop.forget(told)
             self.leaver.join()
-            self.trace.append([time.monotonic_ns() - self.start, "app", "a", "", "left"])
+            self.trace.append([self.loop.instant - self.start, "app", "a", "", "left"])
         if self.scenario["leave"]["restore"]:
             for host in self.hosts.values():
                 host.sysctl(scenarios.RESTORED)
         told = os.eventfd(0)
         self.loop.watch(told, 5, left)
-        self.trace.append([time.monotonic_ns() - self.start, "app", "a", "", "leaves"])
+        self.trace.append([self.loop.instant - self.start, "app", "a", "", "leaves"])
         self.leaver = threading.Thread(target=work)
         self.leaver.start()
 
@@ -162,6 +162,7 @@ class Stage:
         self.failed = None
         self.set_up()
         self.start = (time.monotonic_ns() + LEAD) // GRID * GRID + GRID + self.phase + TICKS_PHASE
+        self.loop.origin = self.start
         last = 0
         for c in self.scenario["connections"]:
             for host, script in ("a", c["client"]), ("b", c["server"]):
@@ -204,19 +205,19 @@ class Stage:
 
 
 def main():
-    mode, phase, *seeds = sys.argv[1:]
+    mode, *played = sys.argv[1:]
     gc.disable()
     # Only then may a namespace have one of the others.
     with open("/proc/sys/net/ipv4/tcp_available_congestion_control", encoding="ascii") as f:
         Host.set(net__ipv4__tcp_allowed_congestion_control=f.read())
     out = os.fdopen(os.dup(1), "w")
-    for seed in map(int, seeds):
+    for seed, _, phase in (text.partition("@") for text in played):
+        seed, phase = int(seed), int(phase or 0)
         if mode == "leave":
             subprocess.run(["insmod", os.environ["FINETCP_KO"]], check=True)
         stage = None
-        begin = os.times()
         try:
-            stage = Stage(scenarios.make(seed), mode, int(phase))
+            stage = Stage(scenarios.make(seed), mode, phase)
             found = stage.play()
         except Exception:  # pylint: disable=broad-except
             found = {"failed": traceback.format_exc()}
@@ -227,7 +228,7 @@ def main():
         gc.collect()
         if mode == "leave" and os.path.exists("/sys/module/finetcp"):
             subprocess.run(["rmmod", "finetcp"], check=True)
-        print(json.dumps({"seed": seed, "mode": mode, "phase": int(phase), **found}), file=out, flush=True)
+        print(json.dumps({"seed": seed, "mode": mode, "phase": phase, **found}), file=out, flush=True)
 
 
 if __name__ == "__main__":

@@ -85,8 +85,9 @@ class Maker:
 
     def only_first_syn(self, c):
         """A SYN that is sent again and the SYN-ACK that is may meet: their timers started together, and
-        which is first depends on the wheel. So only one of them gets through"""
+        which is first depends on the wheel. So one of them does not get through, and the other later"""
         self.rule("lose", "a", ("syn",), (2, 10**6), connection=c["name"])
+        self.rule("late", "b", ("synack",), (2, 10**6), connection=c["name"], us=330_000)
 
     def outage(self, begin, end=10**12, host="both"):
         self.rule("lose", host, begin=begin, end=end)
@@ -312,7 +313,7 @@ def many_retries(m):
         m.rule("lose", "a", ("syn",), 1000)
     c["client"].append([20_000 * S, "abort"])
     if m.chance(30):
-        c["client"].append([m.odd(3 * S), "abort"])
+        c["client"].append([m.odd(3500 * MS), "abort"])
     m.limit_s = 16_200
 
 
