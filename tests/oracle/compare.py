@@ -7,6 +7,8 @@ difference has a name, a reason, and is counted.
 
 import collections
 
+from scenario import FAST
+
 HZ = 1000
 TICK = 10**6 // HZ              # us
 # Each look at the clock takes the guest 256 ns, and the patched kernel looks at other places.
@@ -14,6 +16,7 @@ EXACT = LATE = 10
 # The timer wheel rounds up to these, in ticks: (waits from, granularity)
 WHEEL = ((0, 1), (63, 8), (504, 64), (4032, 512), (32_256, 4096), (258_048, 32_768), (2_064_384, 262_144))
 FLOOR = 200_000                 # us: stock's shortest timeout
+RTO_INIT = FAST["ipv4/tcp_rto_init"]
 
 # Counters that say how, not what: how often the CPU, a timer or memory was looked at
 UNCOUNTED = ("TcpExtTCPAutoCorking", "TcpExtTCPHystart", "TcpExtPFMemallocDrop", "TcpExtDelayedACKLocked",
@@ -265,9 +268,9 @@ def same_program(stock, other, key):
 
 # Modes whose times are others
 
-# Retransmissions of a segment in any 200 ms: three that are not doubled, three up to tcp_backoff_max, 32
-# there, and eight until 200 ms are over. Also what there may be in all beyond stock's.
-EARLY_PIECES = EARLY_IN_ALL = 46
+# Retransmissions of a segment in any 200 ms: three that are not doubled, six more of thin streams, three up
+# to tcp_backoff_max, 32 there, and eight until 200 ms are over. Also what there may be in all beyond stock's.
+EARLY_PIECES = EARLY_IN_ALL = 52
 SOONER = 10_000         # us: by how much a connection may be given up sooner, besides
 RESET = {"EPIPE": "ECONNRESET"}     # which of the two depends on what came before the reset
 
@@ -408,19 +411,26 @@ def repeats(story, key):
 
 
 def first_flight(story, key):
-    """New segments with data that a host sends before the first of them is acknowledged, and whether it
-    was the window that let it send no more"""
+    """New segments with data that a host sends before the first of them is acknowledged or sent again,
+    and whether it was the window that let it send no more"""
     name, host = key
     theirs = {number: shape for _, number, shape, _ in story.sent[name, "b" if host == "a" else "a"]}
-    acked = min((us for us, identity in story.local[key] if identity[0] == "got" and
+    until = min((us for us, identity in story.local[key] if identity[0] == "got" and
                  theirs.get(identity[1], [0] * 3)[2] > 1), default=10**15)
-    flight = {shape[1]: shape[3] for us, _, shape, _ in story.sent[key] if shape[3] and us < acked}
-    written = sum(more[1] for us, what, *more in story.app[key] if what == "does" and more[0] == "write" and us < acked)
+    flight = {}
+    for us, _, shape, _ in story.sent[key]:
+        if shape[3] and shape[1] in flight:
+            until = min(until, us)
+        if us >= until:
+            break
+        if shape[3] and "S" not in shape[0]:
+            flight[shape[1]] = shape[3]
+    written = sum(more[1] for us, what, *more in story.app[key] if what == "does" and more[0] == "write" and us < until)
     return len(flight), written > sum(flight.values())
 
 
 NEGOTIATED = 1 | 2 | 4 | 8 | 32         # TCP_INFO: time stamps, SACK, window scaling, ECN, data in the SYN
-MPTCP_COUNTERS = ("MPTcpExtMPCapableSYNRX", "MPTcpExtMPCapableACKRX", "MPTcpExtMPJoinAckRx", "MPTcpExtAddAddr")
+MPTCP_COUNTERS = ("MPTcpExtMPCapableSYNRX", "MPTcpExtMPCapableACKRX", "MPTcpExtMPJoinAckRx")
 MPTCP_FAULTS = ("MPTcpExtBlackhole", "MPTcpExtMPCapableSYNTXDisabled", "MPTcpExtMPCapableSYNTXDrop",
                 "MPTcpExtMPCapableFallbackSYNACK", "MPTcpExtMPCapableFallbackACK",
                 "TcpExtTCPFastOpenBlackhole", "TcpExtTCPACEFailSend", "TcpExtTcpTimeoutRehash")
@@ -450,9 +460,37 @@ def negotiated_as_stock(stock, other):
     return found
 
 
-def fast(stock, other, explained):
+def again(story, key, handshake):
+    """How many segments of the handshake, or with data, were sent again"""
+    seen, count = set(), 0
+    for _, _, shape, _ in story.sent[key]:
+        if ("S" in shape[0]) == handshake and (handshake or shape[3]):
+            count += shape[1] in seen
+            seen.add(shape[1])
+    return count
+
+
+def needless(scenario, stock, other):
+    """Where the wire lets everything through in time, nothing is sent again that stock does not"""
+    found = []
+    rtt = sum(scenario["delay_us"].values())
+    if scenario["rules"] or scenario["inject"]:
+        return found
+    for key in sorted(other.sent):
+        for handshake, name in (True, "of the handshake"), (False, "with data"):
+            # Nobody knows the path before the handshake is over.
+            if handshake and rtt * 1.2 > RTO_INIT:
+                continue
+            x, y = again(stock, key, handshake), again(other, key, handshake)
+            if y > x:
+                found.append(Difference(f"{key[1]} sends {y} segments {name} again, not {x}, and none was lost", *key, None))
+    return found
+
+
+def fast(scenario, stock, other, explained):
     """The mode "fast": other times, and all else as on stock"""
-    return ends_as_stock(stock, other, explained) + storms(stock, other) + negotiated_as_stock(stock, other)
+    return ends_as_stock(stock, other, explained) + storms(stock, other) + negotiated_as_stock(stock, other) + \
+        needless(scenario, stock, other)
 
 
 SILENT = FLOOR - 2 * TICK

@@ -111,7 +111,7 @@ class Stage:
 
     def arrives(self, flow, name, packet, number, raw):
         self.trace.append([self.loop.instant - self.start, "got", other(name), flow.name, number])
-        self.wire.arrived(flow, name, packet)
+        self.wire.arrived(flow, name, packet if raw is packet.raw else Packet(raw))
         os.write(self.hosts[other(name)].tun, raw)
 
     def inject(self, what, name, host, kind):

@@ -354,7 +354,10 @@ def windows(m):
         # Taken back while data is in flight
         size = m.pick(0, 0, 0, 1, 500)
         c["client"].append([at, "write", m.between(500, 40_000)])
-        m.rule("window", "b", begin=at, end=at + length, size=size)
+        hold = m.chance(60)
+        if hold:
+            m.sysctl(tcp_sack=0)
+        m.rule("window", "b", begin=at, end=at + length, size=size, hold=hold)
     else:
         c["server_options"].append([SOCKET, SO_RCVBUF, m.pick(2304, 4096, 8192)])
         c["server"].append([at, "pause"])
@@ -585,7 +588,8 @@ def make(seed):
 
 def rule_text(rule):
     what = {"lose": "loses", "late": f"delays by {rule.get('us')} us", "twice": "doubles", "mark": "marks",
-            "window": f"takes the window down to {rule.get('size')} of"}[rule["what"]]
+            "window": f"takes the window down to {rule.get('size')}" + ", and acknowledges nothing new," * rule.get("hold", 0) +
+                      " of"}[rule["what"]]
     sender = {"a": "what a sends", "b": "what b sends", "both": "what both send"}[rule["from"]]
     if "match" not in rule:
         return f"{what} {sender} from {rule['begin']} to {rule['end']} us"

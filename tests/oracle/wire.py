@@ -89,15 +89,21 @@ class Packet:
         return " ".join(found)
 
 
-def with_window(packet, window):
-    """The packet with another window, and the checksum that belongs to it"""
+def tcp_checksum(raw, start):
+    """Set it, afresh"""
+    addresses = bytes(raw[12:20] if raw[0] >> 4 == 4 else raw[8:40])
+    raw[start + 16:start + 18] = b"\0\0"
+    pseudo = addresses + struct.pack("!II", len(raw) - start, TCP)
+    raw[start + 16:start + 18] = struct.pack("!H", checksum(pseudo + bytes(raw[start:])))
+
+
+def with_window(packet, window, ack=None):
+    """The packet with another window, and with another acknowledgement if there is one"""
     raw = bytearray(packet.raw)
-    at = packet.start + 14
-    old, total = int.from_bytes(raw[at:at + 2]), int.from_bytes(raw[at + 2:at + 4])
-    total = (~total & 0xffff) + (~old & 0xffff) + window
-    while total >> 16:
-        total = (total & 0xffff) + (total >> 16)
-    raw[at:at + 4] = struct.pack("!HH", window, ~total & 0xffff)
+    raw[packet.start + 14:packet.start + 16] = struct.pack("!H", window)
+    if ack is not None:
+        raw[packet.start + 8:packet.start + 12] = struct.pack("!I", ack)
+    tcp_checksum(raw, packet.start)
     return bytes(raw)
 
 
@@ -231,7 +237,12 @@ class Wire:
                     fates.append("CE")
                 raw = with_ce(packet)
             elif what == "window" and not packet.flags & (SYN | RST):
-                raw = with_window(packet, min(packet.window, rule["size"]))
+                back = None
+                if rule.get("hold") and packet.flags & ACK and ack > flow.acked[other(host)]:
+                    # What was in flight stays there.
+                    back = (packet.ack - ack + flow.acked[other(host)]) % MODULUS
+                    fates.append(f"ack {flow.acked[other(host)]}")
+                raw = with_window(packet, min(packet.window, rule["size"]), back)
                 fates.append(f"window {rule['size']}")
         if lost:
             fates = ["lost"]
@@ -242,7 +253,7 @@ class Wire:
         return flow, shape, " ".join(fates), arrivals
 
     def arrived(self, flow, host, packet):
-        """The packet reaches the other host"""
+        """The packet, as it was decided, reaches the other host"""
         if packet.flags & ACK and not packet.flags & RST:
             flow.acked[other(host)] = max(flow.acked[other(host)], flow.relative(other(host), packet.ack))
 
@@ -270,11 +281,8 @@ class Wire:
                         struct.pack_into("!H", raw, 2, packet.start + 20)
                         raw[10:12] = b"\0\0"
                         raw[10:12] = struct.pack("!H", checksum(bytes(raw[:packet.start])))
-                        pseudo = bytes(raw[12:20]) + struct.pack("!BBH", 0, TCP, 20)
                     else:
                         struct.pack_into("!H", raw, 4, 20)
-                        pseudo = bytes(raw[8:40]) + struct.pack("!II", 20, TCP)
-                    tcp = bytes(raw[packet.start:])
-                    struct.pack_into("!H", raw, packet.start + 16, checksum(pseudo + tcp))
+                    tcp_checksum(raw, packet.start)
                     return bytes(raw)
         return None
