@@ -221,7 +221,7 @@ def silence(m):
         if m.chance(50):
             m.sysctl(tcp_orphan_retries=m.pick(1, 3, 6))
         c["client"].append([at + m.pick(1, 50 * MS, 2 * S), "close"])
-    if m.chance(45):
+    if m.chance(70 if orphan else 40):
         for _ in range(m.pick(1, 1, 3)):
             m.inject("icmp", "a", at + m.odd(m.between(100 * MS, 20 * S)), c)
     c["client"] += [[at + 10 * S, "info"], [at + 1250 * S, "abort"]]
@@ -247,13 +247,14 @@ def pauses(m):
 
 def handshake(m):
     """Segments of the handshake are lost, once or for good"""
+    bpf = m.chance(20)
     for n in range(m.pick(1, 2)):
         at = m.odd(n * 300 * S)
         c = m.connect(at)
         if m.chance(15):
             c["client_options"].append([TCP, TCP_SYNCNT, m.pick(1, 3, 7)])
         last = at + m.rtt * 3 + m.pick(0, 150 * MS, S)
-        lost = m.r.randrange(8)
+        lost = m.pick(0, 2, 5) if bpf else m.r.randrange(8)
         times = m.pick(1, 1, 2, 3)
         if lost < 2:
             m.rule("lose", "a", ("syn",), times, connection=c["name"])
@@ -276,7 +277,7 @@ def handshake(m):
         m.sysctl(tcp_syn_retries=m.pick(1, 3, 5), tcp_synack_retries=m.pick(1, 3, 5))
     if m.chance(40):
         m.sysctl(tcp_syn_linear_timeouts=m.pick(0, 1, 6))
-    if m.chance(20):
+    if bpf:
         m.more["bpf_timeout_init"] = m.pick(300, 1000, 2000)
     if m.chance(30):
         m.sysctl(m.pick("a", "both"), tcp_timestamps=0)
@@ -402,7 +403,8 @@ def multipath(m):
         c = m.connect(at, "mptcp")
         start = m.odd(at + m.rtt * 3)
         if m.chance(40):
-            m.outage(at + m.rtt + m.rtt // 2 + 5, at + m.rtt * 2 + m.pick(5, 10, 50, 400) * MS, m.pick("b", "both"))
+            # What b says once it knows that the connection stands, and so the first ADD_ADDR, is lost.
+            m.outage(at + m.rtt + m.rtt // 2 - 1, at + m.rtt * 2 + m.pick(10, 17, 50, 400) * MS, m.pick("b", "both"))
         if m.chance(20):
             m.rule("lose", "a", ("syn",), m.pick(1, 2, 3), connection=c["name"])
         start = m.exchange(c, start, 3)
@@ -438,8 +440,11 @@ def fast_open(m):
 def congestion(m):
     """ECN in its four kinds, with marks"""
     m.rtt = m.pick(200, 5000, 20_000, 60_000)
-    for host in "ab":
-        m.sysctl(host, tcp_ecn=m.pick(0, 1, 2, 3, 3))
+    if m.chance(40):
+        m.sysctl(tcp_ecn=3)
+    else:
+        for host in "ab":
+            m.sysctl(host, tcp_ecn=m.pick(0, 1, 2, 3, 3))
     if m.chance(40):
         m.sysctl(tcp_congestion_control="dctcp")
     if m.chance(30):
