@@ -107,9 +107,10 @@ def side_by_side(stock, other, difference=None, lines=30, width=84):
 
 
 def wheel(wait):
-    """How late stock may be with a timer of that length: it is rounded up to ticks, and again in the wheel"""
+    """How late stock may be with a timer of that length: it is rounded up to ticks, and again in the
+    wheel. What is rounded first, to 200 ticks or more, is doubled afterwards"""
     ticks = wait / TICK
-    return (1 + [grain for least, grain in WHEEL if ticks >= least][-1]) * TICK
+    return (1 + [grain for least, grain in WHEEL if ticks >= least][-1]) * TICK + wait * TICK / FLOOR
 
 
 def same_run(stock, other, tolerance=EXACT):
@@ -324,8 +325,8 @@ def ends_as_stock(stock, other, explained, most=1.1, slack=2_000_000):
         if any(e[1] == "wrong" for e in other.app[key]):
             found.append(Difference(f"other bytes arrive at {key[1]}", *key, None))
         if RESET.get(theirs[0], theirs[0]) != RESET.get(ours[0], ours[0]):
-            if theirs[0] in (None, "ETIMEDOUT", "EHOSTUNREACH", "ECONNRESET", "EPIPE") and \
-                    ours[0] in ("closed", "aborted") and ours[3] >= theirs[3]:
+            if theirs[0] is None or (theirs[0] in ("ETIMEDOUT", "EHOSTUNREACH", "ECONNRESET", "EPIPE") and
+                                     ours[0] in ("closed", "aborted") and ours[3] >= theirs[3]):
                 # A shorter timeout has met the path, or the other program, in a better moment.
                 explained["got through where stock did not"] += 1
             else:
@@ -430,6 +431,10 @@ def first_flight(story, key):
 
 
 NEGOTIATED = 1 | 2 | 4 | 8 | 32         # TCP_INFO: time stamps, SACK, window scaling, ECN, data in the SYN
+# What segments with data show of what was negotiated
+CAPABLE = {"that may be marked (ECN)": lambda shape: shape[5], "with counters of marks (AccECN)": lambda shape: "acc" in shape[6],
+           "of MPTCP": lambda shape: "mptcp-dss" in shape[6], "in a SYN": lambda shape: "S" in shape[0],
+           "with time stamps": lambda shape: "ts" in shape[6].split()}
 MPTCP_COUNTERS = ("MPTcpExtMPCapableSYNRX", "MPTcpExtMPCapableACKRX", "MPTcpExtMPJoinAckRx")
 MPTCP_FAULTS = ("MPTcpExtBlackhole", "MPTcpExtMPCapableSYNTXDisabled", "MPTcpExtMPCapableSYNTXDrop",
                 "MPTcpExtMPCapableFallbackSYNACK", "MPTcpExtMPCapableFallbackACK",
@@ -446,6 +451,10 @@ def negotiated_as_stock(stock, other):
                 found.append(Difference(f"TCP_INFO's options of {key[1]} are {y[2]['options']:#x}, not {x[2]['options']:#x}",
                                         *key, None))
                 break
+        for name, sends in CAPABLE.items():
+            x, y = (any(shape[3] and sends(shape) for _, _, shape, _ in story.sent[key]) for story in (stock, other))
+            if x and not y:
+                found.append(Difference(f"{key[1]} sends no data {name}", *key, None))
         (x, _), (y, limited) = first_flight(stock, key), first_flight(other, key)
         if y < x and limited:
             found.append(Difference(f"{key[1]}'s first flight has {y} segments, not {x}", *key, None))

@@ -404,7 +404,8 @@ def multipath(m):
         start = m.odd(at + m.rtt * 3)
         if m.chance(40):
             # What b says once it knows that the connection stands, and so the first ADD_ADDR, is lost.
-            m.outage(at + m.rtt + m.rtt // 2 - 1, at + m.rtt * 2 + m.pick(10, 17, 50, 400) * MS, m.pick("b", "both"))
+            m.outage(at + m.rtt + m.rtt // 2 - 1, at + m.rtt * 2 + m.pick(10, 17, 50, 150) * MS, m.pick("b", "both"))
+            start += 30 * MS
         if m.chance(20):
             m.rule("lose", "a", ("syn",), m.pick(1, 2, 3), connection=c["name"])
         start = m.exchange(c, start, 3)
