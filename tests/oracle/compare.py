@@ -22,8 +22,10 @@ RTO_INIT = FAST["ipv4/tcp_rto_init"]
 UNCOUNTED = ("TcpExtTCPAutoCorking", "TcpExtTCPHystart", "TcpExtPFMemallocDrop", "TcpExtDelayedACKLocked",
              "TcpExtTW", "TcpExtTCPRcvCoalesce", "TcpExtTCPPureAcks", "TcpExtTCPHPAcks", "TcpExtTCPHPHits")
 
+# What a DATA_FIN more or less makes of them
+WORKER_COUNTERS = ("TcpInSegs", "TcpOutSegs", "MPTcpExtRcvWndShared", "TcpExtTCPFromZeroWindowAdv")
+
 Difference = collections.namedtuple("Difference", "what connection host number")
-SYN_BITS = "S"
 
 
 class Story:
@@ -62,6 +64,32 @@ class Story:
                 order[key, more[0]] += 1
                 identity = kind, more[0], order[key, more[0]]
             self.local[key].append((us, identity))
+
+    def without_repeats(self):
+        """The same without the repeated DATA_FINs of MPTCP, and without what its worker adds to bare ACKs"""
+        found, kept = [], {}
+        count = collections.Counter()
+        for event in self.found["trace"]:
+            us, kind, host, connection, *more = event
+            if kind == "sent":
+                number, shape, fate = more
+                flags, length, options = shape[0], shape[3], shape[6]
+                if not length and flags == "." and "mptcp-dss/24" in options:
+                    continue
+                if not length:
+                    shape = [*shape[:6], " ".join(o for o in options.split() if not o.startswith("mptcp-dss"))]
+                count[connection, host] += 1
+                kept[connection, host, number] = count[connection, host]
+                event = [us, kind, host, connection, count[connection, host], shape, fate]
+            elif kind == "got":
+                sender = connection, "b" if host == "a" else "a", more[0]
+                if sender not in kept:
+                    continue
+                event = [us, kind, host, connection, kept[sender]]
+            found.append(event)
+        counters = {host: {name: value for name, value in values.items() if name not in WORKER_COUNTERS}
+                    for host, values in self.found["counters"].items()}
+        return Story({**self.found, "trace": found, "counters": counters})
 
     def when(self, key):
         """When each of a host's events of a connection was"""
@@ -194,11 +222,16 @@ class Causes:
     same host before: from there it may be as much earlier as the timer wheel is late, and no later."""
 
     def __init__(self, stock, other, key):
-        self.theirs = stock.local[key]
-        self.ours = other.when(key)
+        keys = [key]
+        if any(name.startswith("m") for name, _ in stock.local):
+            # Of MPTCP, what happens to one subflow may be the reason of what another does.
+            keys = [each for each in stock.local if each[1] == key[1]]
+        self.theirs = sorted((us, (each, identity)) for each in keys for us, identity in stock.local[each])
+        self.ours = {(each, identity): us for each in keys for identity, us in other.when(each).items()}
+        self.key = key
 
     def allows(self, identity, us, ours):
-        least = None
+        least, identity = None, (self.key, identity)
         for when, cause in reversed(self.theirs):
             if when > us or cause == identity:
                 continue

@@ -74,7 +74,8 @@ class Stage:
                                   socket.SOCK_STREAM, IPPROTO_MPTCP if c["kind"] == "mptcp" else 0)
             s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             options(s, c["server_options"])
-            s.bind(("fd00::2" if c["family"] == 6 else "10.0.0.2", port))
+            # Subflows come to other addresses.
+            s.bind(("::" if c["family"] == 6 else "0.0.0.0", port))
             s.listen(64)
             s.setblocking(False)
             self.loop.watch(s.fileno(), 2, lambda _, s=s: self.accept(s))
