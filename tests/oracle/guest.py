@@ -132,7 +132,8 @@ class Stage:
         """Is anything left? Looks at growing intervals, which are the same in every mode"""
         now = self.loop.instant
         left = {name: host.sockets() for name, host in self.hosts.items()}
-        if not any(left.values()) or now - self.start >= self.scenario["limit_s"] * S:
+        waits = self.mode == "leave" and not self.leaver
+        if not any(left.values()) and not waits or now - self.start >= self.scenario["limit_s"] * S:
             self.ended = True
         else:
             wait = min(wait * 2, self.start + self.scenario["limit_s"] * S - now)
