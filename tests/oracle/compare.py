@@ -199,7 +199,7 @@ def overflows(stock, difference):
     return difference.number > SHIFTS if key[0] in late and difference.number else not key[0] or key[0] in late
 
 
-def between(stock, other, differences, most=56):
+def between(stock, other, differences, most=60):
     """Where a scenario would have to start for the wheel's steps to fall between what happens closely
     together where the two differ first: phases in us"""
     numbers = [d for d in differences if d.number is not None]
@@ -210,11 +210,11 @@ def between(stock, other, differences, most=56):
     sent = sorted({us for rows in other.sent.values() for us, *_ in rows if us <= min(times)} | {min(times)})[-4:]
     sent += sorted({us for rows in other.sent.values() for us, *_ in rows if us > min(times)})[:2]
     found = []
-    for n in range(len(sent) - 1):
+    for n in sorted(range(len(sent) - 1), key=lambda n: abs(n - 3)):
         for tick in range(-2, 3):
             for part in 0, 250, 500, 750:
                 found.append(int(-(sent[n] + sent[n + 1]) / 2 + tick * TICK + part) % (4096 * TICK))
-    return found[:most * 2]
+    return found[:most]
 
 
 class Causes:

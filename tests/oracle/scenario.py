@@ -609,7 +609,8 @@ def rule_text(rule):
 
 def describe(s):
     """The scenario as text"""
-    lines = [f"scenario {s['seed']}: {s['theme']}", f"  one way takes {s['delay_us']['a']} us from a, {s['delay_us']['b']} us from b"]
+    lines = [f"scenario {s['seed']}: {s['theme']}",
+             f"  one way takes {s['delay_us']['a']} us from a, {s['delay_us']['b']} us from b"]
     for host in "ab":
         settings = " ".join(f"{name.split('/')[-1]}={value}" for name, value in s["sysctl"][host].items())
         if settings:
@@ -623,7 +624,8 @@ def describe(s):
             named = [f"{OPTION_NAMES.get((level, name), name)}={value}" for level, name, value in c[f"{who}_options"]]
             if named:
                 lines.append(f"    the {who} sets {' '.join(named)}")
-            lines += [f"    {at:>12} us: the {who} does {' '.join(map(str, what))}" for at, *what in sorted(c[who], key=lambda x: x[0])]
+            lines += [f"    {at:>12} us: the {who} does {' '.join(map(str, what))}"
+                      for at, *what in sorted(c[who], key=lambda action: action[0])]
     lines += [f"  the wire {rule_text(rule)}" for rule in s["rules"]]
     lines += [f"  {i['at']:>12} us: {i['to']} gets {i['what']} {i['kind']} for {i['connection']}" for i in s["inject"]]
     lines.append(f"  it ends after {s['limit_s']} s at the latest; mode leave: at {s['leave']['at']} us" +
