@@ -250,6 +250,13 @@ impl LockedSock {
         unsafe { (*self.tcp()).early_timed_out != 0 }
     }
 
+    /// Returns the us of the monotonic clock at which the socket last sent or received anything
+    /// (`tcp_mstamp`).
+    pub(crate) fn last_us(&self) -> u64 {
+        // SAFETY: By the type's invariant.
+        unsafe { (*self.tcp()).tcp_mstamp }
+    }
+
     /// Returns what the retransmit timer runs for besides a first timeout.
     #[inline]
     pub(crate) fn early_wait(&self) -> Wait {
