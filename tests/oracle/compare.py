@@ -221,7 +221,8 @@ class Causes:
     """When may something happen that happens on stock at a time? What it waits for is some event at the
     same host before: from there it may be as much earlier as the timer wheel is late, and no later."""
 
-    def __init__(self, stock, other, key):
+    def __init__(self, stock, other, key, also=None):
+        self.also = Causes(also, other, key) if also else None
         keys = [key]
         if any(name.startswith("m") for name, _ in stock.local):
             # Of MPTCP, what happens to one subflow may be the reason of what another does.
@@ -229,32 +230,37 @@ class Causes:
         self.theirs = sorted((us, (each, identity)) for each in keys for us, identity in stock.local[each])
         self.ours = {(each, identity): us for each in keys for identity, us in other.when(each).items()}
         self.key = key
+        self.times = stock.when(key)
 
-    def allows(self, identity, us, ours):
-        least, identity = None, (self.key, identity)
+    def allows(self, identity, ours):
+        if self.also and self.also.allows(identity, ours):
+            return True
+        us, identity = self.times.get(identity), (self.key, identity)
+        if us is None:
+            return False
+        known = False
         for when, cause in reversed(self.theirs):
-            if when > us or cause == identity:
+            if when > us or cause == identity or cause not in self.ours:
                 continue
-            if cause not in self.ours:
-                continue
-            shift = (ours - self.ours[cause]) - (us - when)
-            if -wheel(us - when) - LATE <= shift <= LATE:
+            known = True
+            if -wheel(us - when) - LATE <= (ours - self.ours[cause]) - (us - when) <= LATE:
                 return True
-            least = shift if least is None or abs(shift) < abs(least) else least
-        return least is None and abs(us - ours) <= LATE
+        return not known and abs(us - ours) <= LATE
 
 
-def as_stock(stock, other):
-    """The mode "defaults": the same segments, none earlier than stock without its wheel, none later"""
+def as_stock(stock, other, also=None):
+    """The mode "defaults": the same segments, none earlier than stock without its wheel, none later. Where
+    stock has started at another phase of the wheel, the usual times are right, too: some timers are on
+    the wheel in both"""
     found = []
     for key in sorted(stock.sent.keys() | other.sent.keys()):
         ours, theirs = other.sent[key], stock.sent[key]
-        causes = Causes(stock, other, key)
+        causes = Causes(stock, other, key, also)
         for x, y in zip(theirs, ours):
             if x[2:] != y[2:]:
                 found.append(Difference(f"segment {x[1]} of {key[1]} is another", *key, x[1]))
                 break
-            if not causes.allows(("sent", x[1]), x[0], y[0]):
+            if not causes.allows(("sent", x[1]), y[0]):
                 found.append(Difference(f"segment {x[1]} of {key[1]} is {y[0] - x[0]:+.0f} us off", *key, x[1]))
                 break
         else:
@@ -262,19 +268,19 @@ def as_stock(stock, other):
                 found.append(Difference(f"{key[1]} sends {len(ours)} segments, not {len(theirs)}", *key,
                                         min(len(ours), len(theirs)) + 1))
     for key in sorted(stock.app.keys() | other.app.keys()):
-        found += same_program(stock, other, key)
+        found += same_program(stock, other, key, also)
     for key in sorted(stock.gone.keys() | other.gone.keys()):
         x, y = stock.gone.get(key), other.gone.get(key)
-        if x is None or y is None or not Causes(stock, other, key).allows(("gone",), x, y):
+        if x is None or y is None or not Causes(stock, other, key, also).allows(("gone",), y):
             found.append(Difference(f"{key[1]}'s socket ends after {y} us, not {x}", *key, None))
     return found + same_counters(stock, other)
 
 
-def same_program(stock, other, key):
+def same_program(stock, other, key, also):
     """The program sees the same in the same order, but what it reads at a time may come in other pieces"""
     def without_reads(story):
         return [e for e in story.app[key] if e[1] not in ("read", "info")]
-    found, causes, order = [], Causes(stock, other, key), collections.Counter()
+    found, causes, order = [], Causes(stock, other, key, also), collections.Counter()
     x, y = without_reads(stock), without_reads(other)
     if [e[1:] for e in x] != [e[1:] for e in y]:
         first = next((i for i, (e, f) in enumerate(zip(x, y)) if e[1:] != f[1:]), min(len(x), len(y)))
@@ -284,7 +290,7 @@ def same_program(stock, other, key):
         order[e[1]] += 1
         if e[1] == "does":          # when the script says so
             continue
-        if not causes.allows(("app", e[1], order[e[1]]), e[0], f[0]):
+        if not causes.allows(("app", e[1], order[e[1]]), f[0]):
             found.append(Difference(f"the program at {key[1]} sees {e[1:]} after {f[0]:.0f} us, not {e[0]:.0f}", *key, None))
             break
     infos = [[e for e in story.app[key] if e[1] == "info"] for story in (stock, other)]
