@@ -143,7 +143,7 @@ def wheel(wait):
 
 def same_run(stock, other, tolerance=EXACT):
     """The mode "patched": all is the same, to the microsecond"""
-    found = []
+    found, near = [], {"rtt": tolerance, "ato": tolerance, "rto": tolerance + TICK}      # the last is in ticks
     for key in sorted(stock.sent.keys() | other.sent.keys()):
         ours, theirs = other.sent[key], stock.sent[key]
         for x, y in zip(theirs, ours):
@@ -162,7 +162,7 @@ def same_run(stock, other, tolerance=EXACT):
         for e, f in zip(x, y):
             if e[1] == f[1] == "info":
                 wrong = {name: (e[2][name], f[2][name]) for name in e[2]
-                         if abs(e[2][name] - f[2][name]) > (tolerance if name in ("rtt", "rto", "ato") else 0)}
+                         if abs(e[2][name] - f[2][name]) > near.get(name, 0)}
                 if wrong:
                     found.append(Difference(f"TCP_INFO of {key[1]}: {wrong}", *key, None))
     for key in sorted(stock.gone.keys() | other.gone.keys()):
