@@ -199,6 +199,15 @@ def overflows(stock, difference):
     return difference.number > SHIFTS if key[0] in late and difference.number else not key[0] or key[0] in late
 
 
+def in_one_step(stock, differences):
+    """Is the first difference where timers of both hosts expire in the same step of stock's wheel?"""
+    numbers = [d for d in differences if d.number and d.number <= len(stock.sent[d.connection, d.host])]
+    if not numbers:
+        return False
+    when = min(stock.sent[d.connection, d.host][d.number - 1][0] for d in numbers)
+    return {host for (_, host), rows in stock.sent.items() if any(us == when for us, *_ in rows)} == {"a", "b"}
+
+
 def between(stock, other, differences, most=60):
     """Where a scenario would have to start for the wheel's steps to fall between what happens closely
     together where the two differ first: phases in us"""
