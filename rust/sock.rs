@@ -32,7 +32,7 @@ pub(crate) enum Wait {
     None,
     /// The kernel has its reasons for that time.
     Fixed,
-    /// An early timeout has passed. The kernel's own is over then, by the low bits of the clock in us.
+    /// The kernel's own timeout, which is over then, by the low bits of the clock in us.
     Until(u32),
 }
 

@@ -246,7 +246,7 @@ impl NetData for Namespace {
             RTO_MIN_GIVEN_BACK.add(1, Relaxed);
         }
         let limit = net.limit_output_bytes();
-        if limit.get() < LIMIT_KEPT && limit.get() != self.limit_before {
+        if (0..LIMIT_KEPT).contains(&limit.get()) && limit.get() != self.limit_before {
             limit.set(self.limit_before);
             LIMIT_GIVEN_BACK.add(1, Relaxed);
         }

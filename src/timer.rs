@@ -203,9 +203,10 @@ impl Own {
         Self {
             set: sk.rto_min_setting(),
             minimum: match new.cmp(&kernel_min) {
-                Ordering::Less => Minimum::Shorter,
-                Ordering::Equal => Minimum::Same,
+                // The kernel's own has been rounded up to ticks.
+                Ordering::Less if kernel_min - new >= ticks_to_us(1) => Minimum::Shorter,
                 Ordering::Greater => Minimum::Longer,
+                _ => Minimum::Same,
             },
             variance: rto::Variance::new(rttvar),
         }
@@ -329,7 +330,7 @@ pub(crate) fn leave() {
             tcp_hires::detach::<HiresTimers>(sk, &timer);
             for (which, at) in deadlines {
                 let at = match (which, kernel_at) {
-                    (Which::Xmit, Some((kernel_at, _))) if at != 0 => at.max(kernel_at),
+                    (Which::Xmit, Some((kernel_at, _))) => at.max(kernel_at),
                     _ => at,
                 };
                 let is_pending = match which {
@@ -459,7 +460,7 @@ impl Backend for HiresTimers {
         }
         let delay = match event {
             Event::Timeout if sk.early_wait() != Wait::None => restarted(sk, data, now, delay),
-            Event::Timeout => stretched(data, delay),
+            Event::Timeout => fresh(sk, data, now, delay),
             Event::Fixed => {
                 sk.set_early_wait(Wait::Fixed);
                 delay
@@ -719,9 +720,23 @@ fn restarted(sk: &mut LockedSock, data: &Data, now: u64, delay: u64) -> u64 {
         }
         _ => {
             sk.set_early_wait(Wait::None);
-            stretched(data, delay)
+            fresh(sk, data, now, delay)
         }
     }
+}
+
+/// Returns the delay in ns of a timer that is started for a timeout. If it is the kernel's own though early
+/// ones may come, that is noted: when the timer expires, one might be possible again.
+#[inline]
+fn fresh(sk: &mut LockedSock, data: &Data, now: u64, delay: u64) -> u64 {
+    let delay = stretched(data, delay);
+    if delay >= ns(ticks_to_us(sk.rto_ticks()))
+        && data.minimum.get() == Minimum::Shorter
+        && !sk.has_backed_off()
+    {
+        sk.set_early_wait(Wait::Until((now.saturating_add(delay) / 1000) as u32));
+    }
+    delay
 }
 
 /// Converts us to ns.
@@ -757,7 +772,8 @@ fn timeout_us(sk: &LockedSock, net: &Namespace, own: Own) -> u32 {
         let (kernel_path, path) = own.paths(sk);
         if !kernel.knows_more(kernel_path) && own.minimum != Minimum::Longer {
             let us = rto::first_us(path, own.early(net));
-            if own.minimum == Minimum::Same || rto::has_room(us, path, kernel) {
+            let is_kernels = own.minimum == Minimum::Same && us == path.base_us();
+            if is_kernels || rto::has_room(us, path, kernel) {
                 return us;
             }
         }
