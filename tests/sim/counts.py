@@ -13,13 +13,15 @@ import sys
 import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.realpath(__file__)), ".."))
-from lab import (ADDRESS, IPPROTO_MPTCP, PORT, Connection, case, main, near, run,  # noqa: E402
-                 sleep_us, within)
-from peer import MSS, Peer, now_us  # noqa: E402
+from lab import (ADDRESS, IPPROTO_MPTCP, LOST, PORT, TICK, Connection, case, main, near,  # noqa: E402
+                 run, set_tos, sleep_us, within)
+from peer import ACK, MSS, RST, SYN, Peer, now_us  # noqa: E402
+from peer import ADDRESS as PEER  # noqa: E402
 
 FINETCP = os.environ["FINETCP_KERNEL"] != "stock"
 FAMILIES = {"ipv4": socket.AF_INET, "ipv6": socket.AF_INET6}
 SO_MAX_PACING_RATE = 47
+TCP_REPAIR, TCP_REPAIR_QUEUE, TCP_SEND_QUEUE = 19, 20, 2
 # Where in struct tcp_info, and how it is packed
 COUNTERS = {"retransmits": (2, "=B"), "backoff": (4, "=B"), "rehash": (236, "=I")}
 MS = 1000               # us
@@ -184,6 +186,137 @@ def user_timeout__window_taken_back(lab):
                 peer.send(done, window=0)
         within("segments", segments, 2, 9)
         near("SO_ERROR", peer.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR), errno.ETIMEDOUT, 0)
+
+
+def window(s):
+    """(ssthresh, cwnd)"""
+    return struct.unpack_from("=II", s.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 104), 76)
+
+
+@case
+def pause__window(lab):
+    """After a pause of 150 ms the window is what it was, after a second the initial one"""
+    settings(lab)
+    with lab.connect() as c:
+        for _ in range(20):
+            c.send(100)
+            c.receive(100)
+            sleep_us(lab.rtt_us)
+        before = window(c.a)[1]
+        within("cwnd", before, 20, 1000)
+        for us, cwnd in (150 * MS, before), (2000 * MS, 10):
+            sleep_us(us)
+            c.send()
+            near(f"cwnd after a pause of {us} us", window(c.a)[1], cwnd, 0)
+            c.receive()
+
+
+@case
+def own_queue__window(lab):
+    """A segment that waits in this host for 5 ms is not lost: nothing is sent again, and the window stays"""
+    settings(lab, tcp_early_retrans=0)
+    with lab.connect() as c:
+        before, again = window(c.a), c.retransmitted()
+        run("tc", "-n", "a", "qdisc", "replace", "dev", "e0", "root", "netem", "delay", "5ms")
+        c.send()
+        sleep_us(4 * MS)
+        near("retransmissions", c.retransmitted(), again, 0)
+        near("ssthresh", window(c.a)[0], before[0], 0)
+        near("cwnd", window(c.a)[1], before[1], 0)
+        c.receive()
+
+
+@case
+def thin_stream__after_the_first_timeout(lab):
+    """A thin stream's timeouts are not doubled: from the kernel's own first one on, each takes 200 ms"""
+    settings(lab, tcp_early_retrans=0, tcp_thin_linear_timeouts=1,
+             **({"tcp_linear_timeouts": 6, "tcp_backoff_max": 1000} if FINETCP else {}))
+    wire = lab.capture()
+    with lab.connect() as c:
+        gaps = c.lose_one(wire, 1300 * MS)
+        passed = 0
+        while passed < 199 * MS:
+            passed += gaps.pop(0)
+        within("the kernel's own first timeout", passed, 200 * MS, 225 * MS + 2 * TICK)
+        within("timeouts after that", len(gaps), 4, 5)
+        for n, gap in enumerate(gaps):
+            within(f"timeout {n + 2}", gap, 200 * MS, 225 * MS + 2 * TICK)
+
+
+@case
+def repair__no_sample(lab):
+    """A connection that is restored knows no round trip. What it has in flight is sent after three seconds"""
+    settings(lab, tcp_early_retrans=0, **({"tcp_rto_init": 200} if FINETCP else {}))
+    lab.meet()
+    wire = lab.capture()
+    with lab.on("a"):
+        s = socket.socket()
+    with s:
+        set_tos(s, LOST)
+        s.setsockopt(socket.IPPROTO_TCP, TCP_REPAIR, 1)
+        s.bind(("10.0.0.1", 6000))
+        s.connect(ADDRESS)
+        s.setsockopt(socket.IPPROTO_TCP, TCP_REPAIR_QUEUE, TCP_SEND_QUEUE)
+        sent = time.time() * 10**6
+        s.send(b"x")
+        sleep_us(4000 * MS)
+        segments = wire.segments()
+        near("segments", len(segments), 1, 0)
+        within("the first one after", segments[0][0] - sent, 3000 * MS, 3000 * MS * 9 / 8)
+
+
+@case
+def syn__answered_by_another_connection(lab):
+    """A SYN that is answered with an ACK of something else is sent again after two ticks, and so only once"""
+    settings(lab, **({"tcp_rto_init": 500} if FINETCP else {}))
+    with Peer(lab, 100) as peer, lab.on("a"), socket.socket() as s:
+        s.setblocking(False)
+        s.connect_ex((PEER, PORT))
+        syns, resets = [], 0
+        until = now_us() + 500 * MS
+        while now_us() < until:
+            segment = peer.next(until - now_us())
+            if not segment or segment.to != PORT:
+                continue
+            resets += segment.flags == RST
+            if segment.flags & SYN:
+                syns.append(segment.at)
+                peer.raw(PORT, segment.port, seq=1, ack=segment.seq + 12_345, flags=ACK)
+        near("SYNs", len(syns), 2, 0)
+        within("the second one after", syns[1] - syns[0], 2 * TICK - 5, 4 * TICK)
+        near("resets", resets, 2, 0)
+
+
+@case(0, 20)
+def outage__mptcp_subflow__after_segments(lab, segments):
+    """Within 10 ms, no subflow is given up for its backup, whether it was silent before or just at work"""
+    settings(lab)
+    for host, n in ("a", 1), ("b", 2):
+        run("ip", "-n", host, "addr", "add", f"10.0.1.{n}/24", "dev", "e0")
+        run("ip", "netns", "exec", host, "ip", "mptcp", "limits", "set", "subflow", "2", "add_addr_accepted", "2")
+    run("ip", "netns", "exec", "a", "ip", "mptcp", "endpoint", "add", "10.0.1.1", "dev", "e0", "subflow", "backup")
+    lab.meet()
+    lab.delay(700)
+    with lab.on("b"), socket.socket(socket.AF_INET, socket.SOCK_STREAM, IPPROTO_MPTCP) as listener:
+        listener.bind(ADDRESS)
+        listener.listen()
+        with lab.on("a"):
+            s = socket.socket(socket.AF_INET, socket.SOCK_STREAM, IPPROTO_MPTCP)
+        s.connect(ADDRESS)
+        with Connection(s, listener.accept()[0]) as c:
+            c.exchange(50)
+            near("subflows more", lab.nstat("b")["MPTcpExtMPJoinAckRx"], 1, 0)
+            sleep_us(300 * MS)
+            for _ in range(segments):
+                c.send()
+                sleep_us(200)
+            run("tc", "-n", "b", "filter", "add", "dev", "e0", "ingress", "prio", "1", "protocol", "ip", "u32",
+                "match", "ip", "src", "10.0.0.1/32", "match", "ip", "protocol", "6", "0xff", "action", "drop")
+            c.send()
+            sleep_us(10 * MS)
+            near("MPTcpExtSubflowStale", lab.nstat("a")["MPTcpExtSubflowStale"], 0, 0)
+            run("tc", "-n", "b", "filter", "del", "dev", "e0", "ingress", "prio", "1")
+            c.receive(segments + 1)
 
 
 @case
