@@ -19,8 +19,8 @@ FINETCP = os.environ["FINETCP_KERNEL"] != "stock"
 SOL_MPTCP, MPTCP_INFO = 284, 1
 TCP_INFO_ECN, ECN_MODE_ACCECN, ACCECN_FAIL_MODES = 276, 2, 0xf0    # where in struct tcp_info; values; bits
 # Where in struct tcp_info, and how it is packed
-COUNTERS = {"total_retrans": (100, "=I"), "total_rto": (240, "=H"), "total_rto_recoveries": (242, "=H"),
-            "total_rto_time": (244, "=I")}
+COUNTERS = {"retrans": (36, "=I"), "total_retrans": (100, "=I"), "total_rto": (240, "=H"),
+            "total_rto_recoveries": (242, "=H"), "total_rto_time": (244, "=I")}
 SLOW = {"17_ms": (5000, 17_000), "700_us": (200, 700)}      # tcp_rto_init and round trip in us
 RTT = 50                # us
 MS = 1000               # us
