@@ -228,6 +228,14 @@ impl LockedSock {
         unsafe { (*self.tcp()).early_timeouts = timeouts }
     }
 
+    /// Returns whether the socket waits for the peer's part of the handshake.
+    #[inline]
+    pub(crate) fn is_opening(&self) -> bool {
+        // SAFETY: By the type's invariant. The lock excludes whoever writes the state.
+        let state = u32::from(unsafe { (*self.as_ptr()).__sk_common.skc_state });
+        state == bindings::TCP_SYN_SENT || state == bindings::TCP_SYN_RECV
+    }
+
     /// Returns whether the peer's window is closed; before the handshake is done, it is.
     #[inline]
     pub(crate) fn is_window_closed(&self) -> bool {
@@ -450,10 +458,12 @@ pub(crate) fn ticks_to_us(ticks: u32) -> u32 {
 #[kernel::macros::kunit_tests(finetcp_ticks)]
 mod tests {
     use super::*;
+    use kernel::time::msecs_to_jiffies;
 
     #[test]
     fn ticks_to_us__of_a_second() {
-        assert_eq!(ticks_to_us(bindings::HZ), 1_000_000);
+        // `bindings::HZ` is what user space is told.
+        assert_eq!(ticks_to_us(msecs_to_jiffies(1000) as u32), 1_000_000);
         assert_eq!(ticks_to_us(0), 0);
         assert_eq!(ticks_to_us(u32::MAX), u32::MAX);
     }

@@ -203,10 +203,9 @@ impl Own {
         Self {
             set: sk.rto_min_setting(),
             minimum: match new.cmp(&kernel_min) {
-                // The kernel's own has been rounded up to ticks.
-                Ordering::Less if kernel_min - new >= ticks_to_us(1) => Minimum::Shorter,
+                Ordering::Less => Minimum::Shorter,
+                Ordering::Equal => Minimum::Same,
                 Ordering::Greater => Minimum::Longer,
-                _ => Minimum::Same,
             },
             variance: rto::Variance::new(rttvar),
         }
@@ -793,7 +792,9 @@ fn rare_timeout_us(sk: &LockedSock, net: &Namespace, own: Own) -> u32 {
     let (kernel_path, path) = own.paths(sk);
     let us = rto::kernel_us(kernel_path, sk.backoff(), kernel, max);
     match own.minimum {
-        Minimum::Longer if path.srtt_us8 != 0 => us.max(path.base_us()).min(max),
+        Minimum::Longer if path.srtt_us8 != 0 => us
+            .max(rto::back_off(path.base_us(), sk.backoff(), max))
+            .min(max),
         _ => us,
     }
 }
@@ -808,14 +809,14 @@ fn early_us(
     timeouts: u8,
 ) -> Option<u32> {
     let (kernel_path, mut path) = own.paths(sk);
+    if sk.is_window_closed() && !sk.is_opening() {
+        return None;
+    }
     if path.srtt_us8 == 0 {
         return match sk.is_rto_init_fixed() {
             true => None,
             false => rto::early_init_us(net.rto_init_us(), timeouts, kernel),
         };
-    }
-    if sk.is_window_closed() {
-        return None;
     }
     let early = own.early(net);
     if kernel.knows_more(kernel_path) {
