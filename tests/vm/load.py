@@ -120,6 +120,49 @@ def rmmod__while_listeners_close(lab):
         assert p.exitcode == 0
 
 
+def knock(lab, port, ended, knocked):
+    """Connections that are given up, and listeners that are closed, while SYN-ACKs are under way"""
+    while not ended.is_set():
+        with lab.on("b"):
+            listener = socket.create_server(("10.0.0.2", port), backlog=4 * CHILDREN)
+        with contextlib.ExitStack() as stack, lab.on("a"):
+            for n in range(CHILDREN):
+                s = stack.enter_context(socket.socket())
+                s.setblocking(False)
+                s.connect_ex(("10.0.0.2", port))
+                if n % 2:
+                    s.close()
+            time.sleep(knocked.value % 10 / 1000)
+            listener.close()
+        knocked.value += 1
+
+
+@case
+def rmmod__while_requests_wait(lab):
+    """A request has a timer of its own, which sends SYN-ACKs early, and outlives the module"""
+    lab.delay(3000)
+    before = lab.nstat("b").get("TcpRetransSegs", 0)
+    until, ended = time.monotonic() + 15, multiprocessing.Event()
+    knocked = [multiprocessing.Value("Q", lock=False) for _ in range(2)]
+    knockers = [multiprocessing.Process(target=knock, args=(lab, 7200 + n, ended, k)) for n, k in enumerate(knocked)]
+    for p in knockers:
+        p.start()
+    try:
+        while time.monotonic() < until or min(k.value for k in knocked) < 10:
+            insmod()
+            for host in "ab":
+                lab.sysctl(host, tcp_rto_init=100)
+            time.sleep(0.2)
+            rmmod()
+            assert all(p.is_alive() for p in knockers)
+    finally:
+        ended.set()
+    for p in knockers:
+        p.join()
+        assert p.exitcode == 0
+    assert lab.nstat("b").get("TcpRetransSegs", 0) > before, "no SYN-ACK was sent early"
+
+
 if __name__ == "__main__":
     # Else the module's own suites run at each load.
     with open("/sys/module/kunit/parameters/filter_glob", "w", encoding="ascii") as suites:
