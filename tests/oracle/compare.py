@@ -594,11 +594,59 @@ def needless(scenario, stock, other):
     return found
 
 
+def quick_in_silence(story, key, least, wanted):
+    """The first segment that is sent again in silence less than so many us after the last time, and after
+    the wanted ones: its number"""
+    for _, times in waits_in_silence(story, key):
+        for (before, earlier), (us, number) in zip(times, times[1:]):
+            if us - before < least and wanted(story.sent[key][earlier - 1][2]) and wanted(story.sent[key][number - 1][2]):
+                return number
+    return None
+
+
+def only_bpf_decides(scenario, stock, other):
+    """Where BPF has set the timeout of the handshake, nothing comes before that"""
+    found = []
+    if "bpf_timeout_init" in scenario:
+        for key in sorted(other.sent):
+            least = min(scenario["bpf_timeout_init"] * TICK, FLOOR) - 2 * TICK
+            numbers = [quick_in_silence(story, key, least, lambda shape: "S" in shape[0]) for story in (other, stock)]
+            if numbers[0] and not numbers[1]:
+                found.append(Difference(f"{key[1]} repeats a handshake's segment before BPF's timeout", *key, numbers[0]))
+    return found
+
+
+def closed_windows(stock, other):
+    """What a closed window refuses is sent again no sooner than on stock"""
+    def quick(story, key):
+        name, host = key
+        theirs = {number: shape for _, number, shape, _ in story.sent[name, "b" if host == "a" else "a"]}
+        events = sorted([(us, 1, number, shape) for us, number, shape, _ in story.sent[key]] +
+                        [(us, 0, identity[1], theirs.get(identity[1])) for us, identity in story.local[key]
+                         if identity[0] == "got"], key=lambda e: e[:2])
+        closed, last = False, {}
+        for us, mine, number, shape in events:
+            if not mine:
+                closed = bool(shape) and "S" not in shape[0] and shape[4] == 0
+                last = last if closed else {}
+            elif closed and shape[3]:
+                if us - last.get(shape[1], -FLOOR) < SILENT:
+                    return number
+                last[shape[1]] = us
+        return None
+    found = []
+    for key in sorted(other.sent):
+        number = quick(other, key)
+        if number and not quick(stock, key):
+            found.append(Difference(f"{key[1]} sends again into a closed window", *key, number))
+    return found
+
+
 def fast(scenario, stock, other, explained):
     """The mode "fast": other times, and all else as on stock"""
     return ends_as_stock(stock, other, explained) + storms(stock, other) + \
-        negotiated_as_stock(scenario, stock, other, explained) + \
-        needless(scenario, stock, other)
+        negotiated_as_stock(scenario, stock, other, explained) + needless(scenario, stock, other) + \
+        only_bpf_decides(scenario, stock, other) + closed_windows(stock, other)
 
 
 SILENT = FLOOR - 2 * TICK
@@ -615,6 +663,18 @@ def quick_repeats(story, key, since):
     return None
 
 
+def first_after(story, key, since):
+    """The first segment that is sent again after a moment and less than 200 ms after its first time, in
+    silence: its number. Not what may be a loss probe."""
+    for _, times in waits_in_silence(story, key):
+        for n, (us, number) in enumerate(times):
+            if n and us > since >= times[0][0]:
+                if us - times[0][0] < SILENT and (n > 1 or "S" in story.sent[key][number - 1][2][0]):
+                    return number
+                break
+    return None
+
+
 def left_as_stock(stock, other, explained):
     """The mode "leave": once the module has left, timeouts are stock's"""
     found = ends_as_stock(stock, other, explained, most=1.05, slack=3_000_000)
@@ -623,6 +683,10 @@ def left_as_stock(stock, other, explained):
         quick = quick_repeats(other, key, since)
         if quick and not quick_repeats(stock, key, 0):
             found.append(Difference(f"{key[1]} waits {quick[0]:.0f} us between retransmissions after rmmod", *key, quick[1]))
+        number = first_after(other, key, since)
+        if number:
+            found.append(Difference(f"{key[1]} times out less than 200 ms after the segment was sent, after rmmod",
+                                    *key, number))
     for key in sorted(other.app):
         for us, what, *more in other.app[key]:
             if what == "info" and us > since and more[0]["state"] == 1 and more[0]["rto"] < FLOOR:

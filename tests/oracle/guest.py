@@ -61,7 +61,7 @@ class Stage:
         for name, host in self.hosts.items():
             host.sysctl(scenarios.ALWAYS | self.scenario["sysctl"][name])
             if self.mode in ("fast", "leave"):
-                host.sysctl(scenarios.FAST)
+                host.sysctl(scenarios.named(scenarios.FAST, self.scenario, self.mode))
             for words in self.scenario["commands"][name]:
                 host.command(*words.split())
             self.loop.watch(host.tun, 0 if name == "a" else 1, lambda _, name=name: self.sends(name))
@@ -116,7 +116,10 @@ class Stage:
         os.write(self.hosts[other(name)].tun, raw)
 
     def inject(self, what, name, host, kind):
-        raw = self.wire.error(name, host, kind) if what == "icmp" else self.wire.reset(name, host)
+        if what == "icmp":
+            raw = self.wire.error(name, host, kind)
+        else:
+            raw = {"reset": self.wire.reset, "stranger": self.wire.stranger}[what](name, host)
         self.trace.append([self.loop.instant - self.start, "app", host, name, what, kind, bool(raw)])
         if raw:
             os.write(self.hosts[host].tun, raw)
@@ -153,7 +156,7 @@ class Stage:
             self.trace.append([self.loop.instant - self.start, "app", "a", "", "left"])
         if self.scenario["leave"]["restore"]:
             for host in self.hosts.values():
-                host.sysctl(scenarios.RESTORED)
+                host.sysctl(scenarios.named(scenarios.RESTORED, self.scenario, self.mode))
         told = os.eventfd(0)
         self.loop.watch(told, 5, left)
         self.trace.append([self.loop.instant - self.start, "app", "a", "", "leaves"])

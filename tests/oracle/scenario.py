@@ -14,6 +14,17 @@ FAST = {"ipv4/tcp_rto_min": 200, "ipv4/tcp_rto_init": 5000, "ipv4/tcp_linear_tim
 # What they are by default, for the mode "leave"
 RESTORED = {"ipv4/tcp_rto_min": 200_000, "ipv4/tcp_rto_init": 1_000_000, "ipv4/tcp_linear_timeouts": 0,
             "ipv4/tcp_backoff_max": 120_000_000, "ipv4/tcp_delack_min": 40_000}
+
+
+def named(settings, scenario, mode):
+    """The same settings, in every second scenario of the mode "leave" by the name that stock has, too,
+    unless the scenario has a value for that"""
+    name = "ipv4/tcp_rto_min_us"
+    if mode != "leave" or scenario["seed"] % 2 or any(name in scenario["sysctl"][host] for host in "ab"):
+        return settings
+    return {name if key == "ipv4/tcp_rto_min" else key: value for key, value in settings.items()}
+
+
 # Nothing is remembered of a peer, and buffers do not follow the clock, unless a scenario wants that.
 ALWAYS = {"ipv4/tcp_no_metrics_save": 1, "ipv4/tcp_moderate_rcvbuf": 0}
 
@@ -281,6 +292,8 @@ def handshake(m):
         m.more["bpf_timeout_init"] = m.pick(300, 1000, 2000)
     if m.chance(30):
         m.sysctl(m.pick("a", "both"), tcp_timestamps=0)
+    if m.chance(30):
+        m.inject("stranger", "a", m.odd(m.between(MS, S)), m.connections[0], "")
 
 
 def held_back(m):

@@ -121,6 +121,29 @@ def with_ce(packet):
     return bytes(raw)
 
 
+def bare(packet, seq, ack, flags):
+    """A segment without data, with the addresses of the packet"""
+    raw = bytearray(packet.raw[:packet.start + 20])
+    struct.pack_into("!IIHHHH", raw, packet.start + 4, seq, ack, 5 << 12 | flags, 0, 0, 0)
+    if raw[0] >> 4 == 4:
+        struct.pack_into("!H", raw, 2, packet.start + 20)
+        raw[10:12] = b"\0\0"
+        raw[10:12] = struct.pack("!H", checksum(bytes(raw[:packet.start])))
+    else:
+        struct.pack_into("!H", raw, 4, 20)
+    tcp_checksum(raw, packet.start)
+    return bytes(raw)
+
+
+def turned_round(packet):
+    """The packet with the addresses of its receiver and sender exchanged"""
+    raw = bytearray(packet.raw)
+    first, size = (12, 4) if raw[0] >> 4 == 4 else (8, 16)
+    for at, length in (first, size), (packet.start, 2):
+        raw[at:at + 2 * length] = raw[at + length:at + 2 * length] + raw[at:at + length]
+    return bytes(raw)
+
+
 def icmp(quoted, kind):
     """The error message about a packet: "unreachable" or "mtu N" """
     if quoted[0] >> 4 == 4:
@@ -272,17 +295,17 @@ class Wire:
             if flow.name == name and other(host) in flow.first:
                 sent = [key for key in flow.sent if key[0] == other(host)]
                 if sent:
-                    packet = Packet(flow.sent[sent[-1]])
                     # What the host expects next is what it has acknowledged last
                     want = (flow.first[other(host)] + max(flow.acked[other(host)], 1)) % MODULUS
-                    raw = bytearray(packet.raw[:packet.start + 20])
-                    struct.pack_into("!IIHHHH", raw, packet.start + 4, want, 0, 5 << 12 | RST, 0, 0, 0)
-                    if raw[0] >> 4 == 4:
-                        struct.pack_into("!H", raw, 2, packet.start + 20)
-                        raw[10:12] = b"\0\0"
-                        raw[10:12] = struct.pack("!H", checksum(bytes(raw[:packet.start])))
-                    else:
-                        struct.pack_into("!H", raw, 4, 20)
-                    tcp_checksum(raw, packet.start)
-                    return bytes(raw)
+                    return bare(Packet(flow.sent[sent[-1]]), want, 0, RST)
+        return None
+
+    def stranger(self, name, host):
+        """To a host that connects, the ACK of a peer that has another connection with these ports"""
+        for flow in self.flows.values():
+            if flow.name == name and host in flow.first:
+                packet = Packet(flow.sent[next(key for key in flow.sent if key[0] == host)])
+                # Out of the window, if that is known: numbers are random.
+                seq = (flow.first.get(other(host), 0) + (1 << 30)) % MODULUS
+                return bare(Packet(turned_round(packet)), seq, (flow.first[host] + 50_000) % MODULUS, ACK)
         return None
