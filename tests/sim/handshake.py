@@ -166,9 +166,8 @@ def syn_ack__load_and_unload_while_it_waits(lab):
             insmod()
         sleep_us(1_500_000)
         gaps = wire.gaps()
-    for n, want in enumerate([20_000, 40_000]):
-        near(f"SYN-ACK {n + 2}", gaps[n], want)
-    near("retransmissions", len(gaps), 3, 0)
+    near("SYN-ACK 2", gaps[0], 20_000)      # the next one would come after 40 ms more: the module is out
+    near("retransmissions", len(gaps), 2, 0)
     within("the kernel's own", sum(gaps), 998_000, 1_000_000 * 9 / 8 + 4000)
 
 
