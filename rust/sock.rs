@@ -258,11 +258,11 @@ impl LockedSock {
         unsafe { (*self.tcp()).early_timed_out != 0 }
     }
 
-    /// Returns the us of the monotonic clock at which the socket last sent or received anything
-    /// (`tcp_mstamp`).
-    pub(crate) fn last_us(&self) -> u64 {
-        // SAFETY: By the type's invariant.
-        unsafe { (*self.tcp()).tcp_mstamp }
+    /// Returns the us of the monotonic clock at which the oldest segment that is not acknowledged was
+    /// last sent; 0 if there is none.
+    pub(crate) fn oldest_sent_us(&self) -> u64 {
+        // SAFETY: By the type's invariant, the socket is TCP's and locked, and so is its queue.
+        unsafe { bindings::tcp_rtx_queue_head_us(self.as_ptr()) }
     }
 
     /// Returns what the retransmit timer runs for besides a first timeout.

@@ -323,7 +323,7 @@ pub(crate) fn leave() {
             let now = hrtimer::now();
             // The next timeout is the kernel's own.
             let kernel_at = (sk.is_timeout_pending() && !sk.has_backed_off())
-                .then(|| kernel_at(sk, &timer, sk.rto_ticks(), sk.last_us()))
+                .then(|| kernel_at(sk, &timer, sk.rto_ticks(), sk.oldest_sent_us()))
                 .flatten();
             sk.set_early_wait(Wait::None);
             tcp_hires::detach::<HiresTimers>(sk, &timer);

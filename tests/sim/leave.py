@@ -100,6 +100,26 @@ def rmmod__peer_delays_acks(lab):
 
 
 @case
+def rmmod__peer_speaks(lab):
+    """A segment that waits when the module leaves is sent again when it would have been, though something has
+    come from the peer meanwhile"""
+    lab.sysctl("a", tcp_early_retrans=0, tcp_rto_min_us=300_000)
+    with lab.connect() as c:
+        with finetcp():
+            c.exchange(30)
+            c.lose()
+            wire = lab.capture()
+            c.send()
+            sleep_us(200_000)
+            c.b.send(b"x")
+            sleep_us(20_000)
+        sleep_us(300_000)
+        gaps = wire.gaps()
+        near("retransmissions", len(gaps), 1, 0)
+        within("the first one", gaps[0], 300_000, 300_000 * 9 / 8 + 2 * TICK)
+
+
+@case
 def rmmod__idle_connection(lab):
     """One that was silent from its handshake on"""
     lab.sysctl("a", tcp_early_retrans=0)
