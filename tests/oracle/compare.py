@@ -199,12 +199,23 @@ def overflows(stock, difference):
     return difference.number > SHIFTS if key[0] in late and difference.number else not key[0] or key[0] in late
 
 
+def first_difference(stock, differences):
+    """When it is, on stock; none if no segment is another"""
+    return min((stock.sent[d.connection, d.host][d.number - 1][0] for d in differences
+                if d.number and d.number <= len(stock.sent[d.connection, d.host])), default=None)
+
+
+def after_a_rounding(stock, other, differences):
+    """Has stock's wheel been late before the first difference? What has come sooner here, and rightly so, meets
+    what the programs do in another order"""
+    when = first_difference(stock, differences) or 10**15
+    return any(y[0] < x[0] - TICK for key in stock.sent
+                                    for x, y in zip(stock.sent[key], other.sent[key]) if x[0] < when)
+
+
 def in_one_step(stock, differences):
     """Is the first difference where timers of both hosts expire in the same step of stock's wheel?"""
-    numbers = [d for d in differences if d.number and d.number <= len(stock.sent[d.connection, d.host])]
-    if not numbers:
-        return False
-    when = min(stock.sent[d.connection, d.host][d.number - 1][0] for d in numbers)
+    when = first_difference(stock, differences)
     return {host for (_, host), rows in stock.sent.items() if any(us == when for us, *_ in rows)} == {"a", "b"}
 
 
@@ -379,6 +390,8 @@ def as_many_timeouts(stock, other, key, x, y):
     number = 1
     while number < len(waits) and (waits[-number] > 1.8 * waits[-number - 1] or waits[-number] > 0.99 * LONGEST):
         number += 1
+    if number == 1 < len(waits):
+        return False        # a time decides, not a count
     return y - ours[-1][1][0][0] >= sum(min(FLOOR << n, LONGEST) for n in range(number)) - SOONER
 
 
@@ -519,7 +532,7 @@ CAPABLE = {"that may be marked (ECN)": lambda shape: shape[5], "with counters of
 MPTCP_COUNTERS = ("MPTcpExtMPCapableSYNRX", "MPTcpExtMPCapableACKRX", "MPTcpExtMPJoinAckRx")
 MPTCP_FAULTS = ("MPTcpExtBlackhole", "MPTcpExtMPCapableSYNTXDisabled", "MPTcpExtMPCapableSYNTXDrop",
                 "MPTcpExtMPCapableFallbackSYNACK", "MPTcpExtMPCapableFallbackACK",
-                "TcpExtTCPFastOpenBlackhole", "TcpExtTCPACEFailSend")
+                "MPTcpExtMPTCPRetrans", "TcpExtTCPFastOpenBlackhole", "TcpExtTCPACEFailSend")
 GAINED = 8 | 32         # what stock gives up after SYNs that were lost: ECN, data in the SYN
 
 
@@ -581,9 +594,9 @@ def needless(scenario, stock, other):
     """Where the wire lets everything through in time, nothing is sent again that stock does not"""
     found = []
     rtt = sum(scenario["delay_us"].values())
-    if scenario["rules"] or scenario["inject"]:
-        return found
     for key in sorted(other.sent):
+        if (scenario["rules"] or scenario["inject"]) and key[0] not in scenario.get("steady", ()):
+            continue
         for handshake, name in (True, "of the handshake"), (False, "with data"):
             # Nobody knows the path before the handshake is over.
             if handshake and rtt * 1.2 > RTO_INIT:
@@ -620,14 +633,16 @@ def closed_windows(stock, other):
     """What a closed window refuses is sent again no sooner than on stock"""
     def quick(story, key):
         name, host = key
-        theirs = {number: shape for _, number, shape, _ in story.sent[name, "b" if host == "a" else "a"]}
+        peer = story.sent[name, "b" if host == "a" else "a"]
+        theirs = {number: shape for _, number, shape, _ in peer}
+        refused = {number for _, number, _, fate in peer if fate.endswith("window 0")}
         events = sorted([(us, 1, number, shape) for us, number, shape, _ in story.sent[key]] +
                         [(us, 0, identity[1], theirs.get(identity[1])) for us, identity in story.local[key]
                          if identity[0] == "got"], key=lambda e: e[:2])
         closed, last = False, {}
         for us, mine, number, shape in events:
             if not mine:
-                closed = bool(shape) and "S" not in shape[0] and shape[4] == 0
+                closed = bool(shape) and "S" not in shape[0] and (shape[4] == 0 or number in refused)
                 last = last if closed else {}
             elif closed and shape[3]:
                 if us - last.get(shape[1], -FLOOR) < SILENT:
@@ -642,11 +657,53 @@ def closed_windows(stock, other):
     return found
 
 
+def within_a_round_trip(scenario, stock, other):
+    """No data is sent again by a timer before an answer to the last time can be there"""
+    rtt = sum(scenario["delay_us"].values())
+    found = []
+    for key in sorted(other.sent):
+        numbers = [quick_in_silence(story, key, rtt, lambda shape: shape[3] and "S" not in shape[0]) for story in (other, stock)]
+        if numbers[0] and not numbers[1]:
+            found.append(Difference(f"{key[1]} sends again before an answer can be there", *key, numbers[0]))
+    return found
+
+
+def reduced_once(stock, other):
+    """The window is reduced for a loss once, however often what was lost is sent again"""
+    found = []
+    for key in sorted(stock.app):
+        peer = key[0], "b" if key[1] == "a" else "a"
+        if any(fate == "lost" for *_, fate in other.sent[peer]) or \
+                len({shape[1] for _, _, shape, fate in other.sent[key] if fate == "lost" and shape[3]}) > 1:
+            continue        # for each, unless they are of one flight
+        for x, y in zip(*[[e[2] for e in story.app[key] if e[1] == "info"] for story in (stock, other)]):
+            if y["ssthresh"] * 2 < x["ssthresh"] < 1 << 30:
+                found.append(Difference(f"ssthresh of {key[1]} is {y['ssthresh']}, not {x['ssthresh']}", *key, None))
+                break
+    return found
+
+
+def written_by_reading(other):
+    return [Difference(f"TCP_INFO makes {key[1]} get timers", *key, None) for key in sorted(other.app)
+            if any(e[1] == "written by reading" for e in other.app[key])]
+
+
+def loses_data(story):
+    return any(fate == "lost" and shape[3] for sent in story.sent.values() for _, _, shape, fate in sent)
+
+
+def as_good(scenario, stock, other):
+    """What is not as good as on stock, at whatever times"""
+    explained = collections.Counter()
+    return ends_as_stock(stock, other, explained) + negotiated_as_stock(scenario, stock, other, explained)
+
+
 def fast(scenario, stock, other, explained):
     """The mode "fast": other times, and all else as on stock"""
     return ends_as_stock(stock, other, explained) + storms(stock, other) + \
         negotiated_as_stock(scenario, stock, other, explained) + needless(scenario, stock, other) + \
-        only_bpf_decides(scenario, stock, other) + closed_windows(stock, other)
+        only_bpf_decides(scenario, stock, other) + closed_windows(stock, other) + \
+        within_a_round_trip(scenario, stock, other) + reduced_once(stock, other) + written_by_reading(other)
 
 
 SILENT = FLOOR - 2 * TICK

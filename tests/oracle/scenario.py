@@ -174,6 +174,12 @@ def bulk(m):
         c["client"].append([at, "write", size])
         total += size
         at += m.between(MS, S)
+    if m.chance(20):
+        # What is sent waits in the host for longer than on the path, and than a loss probe does.
+        m.sysctl("a", tcp_early_retrans=0)
+        m.commands["a"].append(f"tc qdisc replace dev wire0 root netem limit 1000 rate {m.pick('1mbit', '4mbit')}")
+        m.finish(c, at + 3 * S)
+        return
     for _ in range(m.r.randrange(0, 4)):
         m.rule(m.pick("lose", "lose", "lose", "late", "twice"), "a", ("byte", m.r.randrange(total)),
                m.pick(1, 1, 2, 3), us=m.pick(80, 150, 500, 3000, 43_000))
@@ -258,6 +264,13 @@ def pauses(m):
 
 def handshake(m):
     """Segments of the handshake are lost, once or for good"""
+    if m.chance(20):
+        # Or none is: the path is long, and there is much to say.
+        m.rtt = m.pick(20_000, 60_000)
+        c = m.connect()
+        c["client"].append([m.rtt * 3, "write", 30_000])
+        m.finish(c, 10 * S)
+        return
     bpf = m.chance(20)
     for n in range(m.pick(1, 2)):
         at = m.odd(n * 300 * S)
@@ -310,6 +323,9 @@ def held_back(m):
         c["server"].append([m.odd(at + m.rtt * 3), "write", m.between(1, 5000)])
     if m.chance(30):
         m.rule("lose", "a", ("handshake",), m.pick(1, 2))
+    if m.chance(50):
+        # It has sent no data yet.
+        c["server"].append([m.odd(m.rtt * 2), "info"])
     m.finish(c, at + 120 * S)
 
 
@@ -422,7 +438,10 @@ def multipath(m):
         if m.chance(20):
             m.rule("lose", "a", ("syn",), m.pick(1, 2, 3), connection=c["name"])
         start = m.exchange(c, start, 3)
+        sent = sum(action[2] for action in c["client"] if action[1] == "write")
         c["client"].append([start, "write", m.between(1000, 50_000)])
+        if m.chance(40):
+            m.rule("lose", "a", ("byte", sent), m.pick(1, 2, 3), connection=c["name"])
         m.finish(c, at + 12 * S)
 
 
@@ -478,6 +497,11 @@ def congestion(m):
         m.rule("lose", "a" if what == "syn" else "b", (what,), 1)
         if what == "synack":
             m.only_first_syn(c)
+    elif m.chance(20):
+        # All SYN-ACKs, until the kernel's own timeout
+        m.sysctl(tcp_ecn=3)
+        m.outage(0, m.odd(m.pick(300, 700) * MS), "b")
+        m.only_first_syn(c)
     m.finish(c, at + 3 * S)
 
 
@@ -500,6 +524,8 @@ def pacing(m):
 def memory(m):
     """Connections one after another, and what is remembered of the peer; and what a route says"""
     m.sysctl(tcp_no_metrics_save=m.pick(0, 0, 1))
+    if m.chance(30):
+        return longer_with_data(m)
     if m.chance(50):
         words = [m.pick("rto_min 300ms", "rto_min 1s", "rtt 80ms", "rtt 400ms rttvar 100ms", "initcwnd 3",
                         "initcwnd 20", "quickack 1", "cwnd 4", "ssthresh 8")]
@@ -517,6 +543,23 @@ def memory(m):
             m.rule("late", "a", begin=at, end=start, us=m.pick(2000, 30_000))
         m.finish(c, start + 5 * S)
         at = m.odd(start + 100 * S)
+
+
+def longer_with_data(m):
+    """Data takes longer than the handshake, each time, which is remembered from the second time on"""
+    m.sysctl(tcp_no_metrics_save=0, tcp_early_retrans=0)
+    m.rtt = m.pick(50, 200, 1000)
+    at = 0
+    for _ in range(3):
+        c = m.connect(at)
+        start = m.exchange(c, at + m.rtt * 3, m.pick(1, 6), 200 * MS)
+        c["client"].append([start, "write", m.between(100, 30_000)])
+        m.rule("late", "a", begin=at + m.rtt * 2, end=10**12, connection=c["name"], us=30_000)
+        # Of one that is aborted nothing is remembered.
+        c["client"].append([start + 5 * S, "close"])
+        c["server"].append([m.odd(start + 6 * S), "close"])
+        at = m.odd(start + 100 * S)
+    m.more["steady"] = [c["name"] for c in m.connections[1:]]
 
 
 def delay_spike(m):
