@@ -395,6 +395,16 @@ def as_many_timeouts(stock, other, key, x, y):
     return y - ours[-1][1][0][0] >= sum(min(FLOOR << n, LONGEST) for n in range(number)) - SOONER
 
 
+def only_asks(story, key):
+    """Is all that a host has sent acknowledged when its connection ends, but for probes of keepalive?"""
+    name, host = key
+    theirs = {number: shape for _, number, shape, _ in story.sent[name, "b" if host == "a" else "a"]}
+    end = outcome(story, key)[1]
+    acked = max((theirs[identity[1]][2] for us, identity in story.local[key]
+                 if identity[0] == "got" and us <= end and identity[1] in theirs), default=0)
+    return all(shape[1] + shape[3] <= acked for us, _, shape, _ in story.sent[key] if us <= end)
+
+
 def lacks_sample(stock, other, key):
     """Was the handshake's round trip a sample on stock, but not here, for a host's part of it was sent again,
     and there are no time stamps?"""
@@ -414,6 +424,12 @@ def ends_as_stock(stock, other, explained, most=1.1, slack=2_000_000):
                                      ours[0] in ("closed", "aborted") and ours[3] >= theirs[3]):
                 # A shorter timeout has met the path, or the other program, in a better moment.
                 explained["got through where stock did not"] += 1
+            elif ours[0] == "ETIMEDOUT" and theirs[0] in ("closed", "aborted") and \
+                    theirs[1] - ours[1] <= rounding(stock, key, theirs[1]) + SOONER:
+                explained["a timeout ends what stock's program closes before its wheel is there"] += 1
+            elif ours[0] == "ETIMEDOUT" and theirs[0] in ("closed", "aborted") and \
+                    only_asks(other, key) and not only_asks(stock, key):
+                explained["keepalive ends what stock still sends again, for an ACK has come before an outage"] += 1
             else:
                 found.append(Difference(f"{key[1]}'s end is {ours[0]}, not {theirs[0]}", *key, None))
             continue
@@ -532,7 +548,7 @@ CAPABLE = {"that may be marked (ECN)": lambda shape: shape[5], "with counters of
 MPTCP_COUNTERS = ("MPTcpExtMPCapableSYNRX", "MPTcpExtMPCapableACKRX", "MPTcpExtMPJoinAckRx")
 MPTCP_FAULTS = ("MPTcpExtBlackhole", "MPTcpExtMPCapableSYNTXDisabled", "MPTcpExtMPCapableSYNTXDrop",
                 "MPTcpExtMPCapableFallbackSYNACK", "MPTcpExtMPCapableFallbackACK",
-                "MPTcpExtMPTCPRetrans", "TcpExtTCPFastOpenBlackhole", "TcpExtTCPACEFailSend")
+                "TcpExtTCPFastOpenBlackhole", "TcpExtTCPACEFailSend")
 GAINED = 8 | 32         # what stock gives up after SYNs that were lost: ECN, data in the SYN
 
 
@@ -569,7 +585,10 @@ def negotiated_as_stock(scenario, stock, other, explained):
         for name in MPTCP_COUNTERS:
             if y.get(name, 0) < x.get(name, 0):
                 found.append(Difference(f"{name} of {host} is {y.get(name, 0)}, not {x[name]}", "", host, None))
-        for name in MPTCP_FAULTS:
+        # What stock does not serve with MPTCP, it does not send again so, either.
+        same = all(stock.found["counters"][each].get(name, 0) == other.found["counters"][each].get(name, 0)
+                   for each in "ab" for name in MPTCP_COUNTERS)
+        for name in MPTCP_FAULTS + ("MPTcpExtMPTCPRetrans",) * same:
             if y.get(name, 0) > x.get(name, 0):
                 found.append(Difference(f"{name} of {host} is {y[name]}, not {x.get(name, 0)}", "", host, None))
         # At other moments there may be one timeout more until the answer comes. Not two: each takes twice the time.
@@ -595,7 +614,8 @@ def needless(scenario, stock, other):
     found = []
     rtt = sum(scenario["delay_us"].values())
     for key in sorted(other.sent):
-        if (scenario["rules"] or scenario["inject"]) and key[0] not in scenario.get("steady", ()):
+        if (scenario["rules"] or scenario["inject"]) and key[0] not in scenario.get("steady", ()) or \
+                key[1] == scenario.get("surprised"):
             continue
         for handshake, name in (True, "of the handshake"), (False, "with data"):
             # Nobody knows the path before the handshake is over.

@@ -177,6 +177,7 @@ def bulk(m):
     if m.chance(20):
         # What is sent waits in the host for longer than on the path, and than a loss probe does.
         m.sysctl("a", tcp_early_retrans=0)
+        m.more["surprised"] = "b"       # of whose data the ACKs wait there
         m.commands["a"].append(f"tc qdisc replace dev wire0 root netem limit 1000 rate {m.pick('1mbit', '4mbit')}")
         m.finish(c, at + 3 * S)
         return

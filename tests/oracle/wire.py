@@ -173,6 +173,7 @@ class Flow:
         self.ports = {client: ports, other(client): ports[::-1]}    # local and remote, by host
         self.first = {}                 # sequence number of the SYN, by host
         self.acked = {"a": 0, "b": 0}   # what was acknowledged to that host
+        self.got = {"a": 0, "b": 0}     # the end of what has come to that host
         self.sent = {}                  # the packet, by host and relative sequence number
         self.count = {}                 # how often something was sent, by what it is
         self.number = {"a": 0, "b": 0}  # segments sent by that host
@@ -277,6 +278,8 @@ class Wire:
 
     def arrived(self, flow, host, packet):
         """The packet, as it was decided, reaches the other host"""
+        end = flow.relative(host, packet.seq) + packet.length + bool(packet.flags & SYN) + bool(packet.flags & FIN)
+        flow.got[other(host)] = max(flow.got[other(host)], end)
         if packet.flags & ACK and not packet.flags & RST:
             flow.acked[other(host)] = max(flow.acked[other(host)], flow.relative(other(host), packet.ack))
 
@@ -295,8 +298,7 @@ class Wire:
             if flow.name == name and other(host) in flow.first:
                 sent = [key for key in flow.sent if key[0] == other(host)]
                 if sent:
-                    # What the host expects next is what it has acknowledged last
-                    want = (flow.first[other(host)] + max(flow.acked[other(host)], 1)) % MODULUS
+                    want = (flow.first[other(host)] + max(flow.got[host], 1)) % MODULUS
                     return bare(Packet(flow.sent[sent[-1]]), want, 0, RST)
         return None
 
