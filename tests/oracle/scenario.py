@@ -553,7 +553,7 @@ def longer_with_data(m):
     at = 0
     for _ in range(3):
         c = m.connect(at)
-        start = m.exchange(c, at + m.rtt * 3, m.pick(1, 6), 200 * MS)
+        start = m.exchange(c, at + m.rtt * 3, 15, 200 * MS)
         c["client"].append([start, "write", m.between(100, 30_000)])
         m.rule("late", "a", begin=at + m.rtt * 2, end=10**12, connection=c["name"], us=30_000)
         # Of one that is aborted nothing is remembered.
