@@ -70,6 +70,23 @@ def fin__first_segment(lab):
 
 
 @case
+def round_trip__by_time_stamps(lab):
+    """A segment that was sent again is a sample of a millisecond, as time stamps have it: of 200 us the estimate
+    becomes 300. Where nothing is set that is the kernel's, however coarse"""
+    lab.delay(200)
+    lab.sysctl("a", tcp_early_retrans=0)
+    lab.meet()
+    with lab.connect(exchanges=50) as c:
+        before = c.info()[1]
+        near("the round trip before", before, 200, 5)
+        c.lose_one(lab.capture(), 150_000)
+        c.b.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
+        c.recover()
+        sleep_us(100_000)
+        within("more after that, in us", c.info()[1] - before, (TICK - before) / 8 - 5, (2 * TICK - before) / 8 + 5)
+
+
+@case
 def fin__second_later(lab):
     """A FIN a second after the handshake, and nothing between"""
     lab.meet()
