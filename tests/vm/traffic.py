@@ -39,7 +39,9 @@ def congestion_control(lab, name):
         c.a.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, name.encode())
         c.transfer(SIZE)
         within("segments sent again", c.retransmitted(), 1, SIZE)
-    within("TimersStarted", lab.stat()["TimersStarted"], 1, SIZE)
+    # On a slow machine each timeout is some ticks, and none gets as far as the clock.
+    stat = lab.stat()
+    within("deadlines", stat["TimersStarted"] + stat["TimersRearmed"], 1, SIZE)
 
 
 @case
