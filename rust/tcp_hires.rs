@@ -131,6 +131,11 @@ pub(crate) trait Backend: Sized + 'static {
     /// Returns the retransmission timeout in us, backed off.
     fn rto(sk: &mut LockedSock, timer: LockedTimerOf<'_, Self>) -> u32;
 
+    /// Returns what a loss probe waits on top of two round trips, or a reordering timer on top of its
+    /// window, in us, where the kernel has `us`. `is_alone`: a probe of a single segment, whose ACK may
+    /// be delayed.
+    fn slack(sk: &mut LockedSock, timer: LockedTimerOf<'_, Self>, is_alone: bool, us: u32) -> u32;
+
     /// Returns what [`Self::rto`] would, for who only wants to know.
     fn rto_info(sk: &LockedSock, timer: LockedTimerOf<'_, Self>) -> u32;
 
@@ -418,6 +423,16 @@ impl<B: Backend> Table<B> {
         unsafe { B::rto(LockedSock::from_raw(sk), locked::<B>(sk)) }
     }
 
+    /// [`Backend::slack`].
+    ///
+    /// # Safety
+    ///
+    /// See [`Table`].
+    unsafe extern "C" fn slack(sk: *mut bindings::sock, alone: bool, us: u32) -> u32 {
+        // SAFETY: See `Table`.
+        unsafe { B::slack(LockedSock::from_raw(sk), locked::<B>(sk), alone, us) }
+    }
+
     /// [`Backend::sampled`].
     ///
     /// # Safety
@@ -502,6 +517,7 @@ impl Registration {
             rto: Some(Table::<B>::rto),
             rto_info: Some(Table::<B>::rto_info),
             early: Some(Table::<B>::early),
+            slack: Some(Table::<B>::slack),
             sample: Some(Table::<B>::sample),
             rto_init: Some(Table::<B>::rto_init),
             coarse_rtt: Some(Table::<B>::coarse_rtt),

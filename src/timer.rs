@@ -120,7 +120,8 @@ pub(crate) struct Data {
 const ATO_UNIT_US: u32 = 4;
 const _: () = assert!(delack::INTERACTIVE_MAX_US / ATO_UNIT_US <= u16::MAX as u32);
 
-/// What the minimal timeout is to the kernel's own.
+/// What the minimal timeout is to the kernel's own, which is a number of ticks: shorter by a tick at
+/// least, the same but for that rounding, or longer.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Minimum {
     Shorter,
@@ -203,9 +204,9 @@ impl Own {
         Self {
             set: sk.rto_min_setting(),
             minimum: match new.cmp(&kernel_min) {
-                Ordering::Less => Minimum::Shorter,
-                Ordering::Equal => Minimum::Same,
                 Ordering::Greater => Minimum::Longer,
+                _ if kernel_min - new >= ticks_to_us(1) => Minimum::Shorter,
+                _ => Minimum::Same,
             },
             variance: rto::Variance::new(rttvar),
         }
@@ -223,8 +224,17 @@ impl Data {
         }
     }
 
+    /// Looks the minimal timeout up again, if it may have changed.
     #[inline]
-    fn set_own(&self, own: Own) {
+    fn follow(&self, sk: &LockedSock) {
+        if self.rto_min_set.get() != sk.rto_min_setting() {
+            self.look_up(sk);
+        }
+    }
+
+    #[cold]
+    fn look_up(&self, sk: &LockedSock) {
+        let own = self.own().now(sk);
         self.rto_min_set.set(own.set);
         self.minimum.set(own.minimum);
         self.variance.set(own.variance);
@@ -348,6 +358,23 @@ fn is_leaving() -> bool {
     LEAVING.load(Relaxed) != 0
 }
 
+/// As [`set`]. Returns none where the timer wheel shall serve a delay that long.
+#[inline(always)]
+fn run(
+    sk: &mut LockedSock,
+    timer: LockedTimer<'_>,
+    which: Which,
+    now: u64,
+    delay: u64,
+) -> Option<bool> {
+    if deadline::is_for_wheel(delay) {
+        forget(timer, which);
+        timer.data().net.stats.count(Counter::Wheel);
+        return None;
+    }
+    Some(set(sk, timer, which, now, delay))
+}
+
 /// Sets the deadline `delay` after `now`, both in ns, and sees to it that the timer expires then, or
 /// before. Returns whether the timer had to be armed for it.
 #[inline(always)]
@@ -449,14 +476,6 @@ impl Backend for HiresTimers {
         delay: u64,
     ) -> Option<u64> {
         let data = timer.data();
-        let which = match event {
-            Event::Timeout | Event::Fixed | Event::Other => Which::Xmit,
-            Event::DelAck => Which::DelAck,
-        };
-        if which == Which::Xmit {
-            // Each segment that is sent starts this timer.
-            tsq::limit(sk, &data.net);
-        }
         let delay = match event {
             Event::Timeout if sk.early_wait() != Wait::None => restarted(sk, data, now, delay),
             Event::Timeout => fresh(sk, data, now, delay),
@@ -468,17 +487,15 @@ impl Backend for HiresTimers {
             Event::Other if data.minimum.get() != Minimum::Shorter => {
                 delay.next_multiple_of(tick_ns())
             }
-            Event::Other | Event::DelAck => delay,
+            Event::Other => delay,
+            Event::DelAck => {
+                let armed = run(sk, timer, Which::DelAck, now, delay);
+                return armed.map(|_| delay);
+            }
         };
-        if deadline::is_for_wheel(delay) {
-            forget(timer, which);
-            data.net.stats.count(Counter::Wheel);
-            return None;
-        }
-        let armed = set(sk, timer, which, now, delay);
-        if which == Which::Xmit {
-            data.count_start(armed);
-        }
+        // Each segment that is sent starts this timer.
+        tsq::limit(sk, &data.net);
+        data.count_start(run(sk, timer, Which::Xmit, now, delay)?);
         Some(delay)
     }
 
@@ -606,13 +623,21 @@ impl Backend for HiresTimers {
     #[inline]
     fn rto(sk: &mut LockedSock, timer: LockedTimer<'_>) -> u32 {
         let data = timer.data();
-        let own = data.own();
-        if own.set == sk.rto_min_setting() {
-            return timeout_us(sk, &data.net, own);
+        data.follow(sk);
+        // This is asked for each segment: what has been looked up stays where it is.
+        common_timeout_us(sk, &data.net, data.own())
+            .unwrap_or_else(|| looked_up_timeout_us(sk, data))
+    }
+
+    #[inline]
+    fn slack(sk: &mut LockedSock, timer: LockedTimer<'_>, is_alone: bool, us: u32) -> u32 {
+        let data = timer.data();
+        data.follow(sk);
+        match data.minimum.get() {
+            Minimum::Shorter => rto::slack_us(data.own().rto_min_us(), is_alone, us),
+            Minimum::Longer if is_alone => data.own().rto_min_us(),
+            _ => us,
         }
-        let own = own.now(sk);
-        data.set_own(own);
-        timeout_us(sk, &data.net, own)
     }
 
     fn rto_info(sk: &LockedSock, timer: LockedTimer<'_>) -> u32 {
@@ -624,11 +649,12 @@ impl Backend for HiresTimers {
     fn sampled(sk: &mut LockedSock, timer: LockedTimer<'_>, is_round: bool) {
         let data = timer.data();
         let own = data.own();
-        if own.minimum != Minimum::Same {
-            let min = own.rto_min_us();
-            let variance = own.variance.sampled(sk.mdev_us(), is_round, min);
-            data.variance.set(variance);
+        let mdev = sk.mdev_us();
+        if own.minimum == Minimum::Same || !is_round && own.variance.explains(mdev) {
+            return;
         }
+        let variance = own.variance.sampled(mdev, is_round, own.rto_min_us());
+        data.variance.set(variance);
     }
 
     fn timeout(sk: &mut LockedSock, timer: LockedTimer<'_>, sent: u64, ticks: u32) -> Passed {
@@ -729,7 +755,7 @@ fn restarted(sk: &mut LockedSock, data: &Data, now: u64, delay: u64) -> u64 {
 #[inline]
 fn fresh(sk: &mut LockedSock, data: &Data, now: u64, delay: u64) -> u64 {
     let delay = stretched(data, delay);
-    if delay >= ns(ticks_to_us(sk.rto_ticks()))
+    if delay >= u64::from(sk.rto_ticks()) * tick_ns()
         && data.minimum.get() == Minimum::Shorter
         && !sk.has_backed_off()
     {
@@ -762,24 +788,33 @@ fn stretched(data: &Data, delay: u64) -> u64 {
 }
 
 /// Returns the retransmission timeout in us as it is now: the early one, or the kernel's own.
-#[inline]
 fn timeout_us(sk: &LockedSock, net: &Namespace, own: Own) -> u32 {
-    let is_first = !sk.has_backed_off() && sk.early_timeouts() == 0;
-    if is_first && sk.srtt_us8() != 0 && !sk.is_window_closed() {
-        // This is asked for each segment.
-        let kernel = kernel(sk.rto_ticks());
-        let (kernel_path, path) = own.paths(sk);
-        if !kernel.knows_more(kernel_path) && own.minimum != Minimum::Longer {
-            let us = rto::first_us(path, own.early(net));
-            let is_kernels = own.minimum == Minimum::Same && us == path.base_us();
-            if is_kernels || rto::has_room(us, path, kernel) {
-                return us;
-            }
-        }
-    }
-    rare_timeout_us(sk, net, own)
+    common_timeout_us(sk, net, own).unwrap_or_else(|| rare_timeout_us(sk, net, own))
 }
 
+/// As [`timeout_us`], if nothing has timed out and nothing is known but samples.
+#[inline]
+fn common_timeout_us(sk: &LockedSock, net: &Namespace, own: Own) -> Option<u32> {
+    let is_first = !sk.has_backed_off() && sk.early_timeouts() == 0;
+    if !is_first || sk.srtt_us8() == 0 || sk.is_window_closed() {
+        return None;
+    }
+    let kernel = kernel(sk.rto_ticks());
+    let (kernel_path, path) = own.paths(sk);
+    if kernel.knows_more(kernel_path) {
+        return None;
+    }
+    match own.minimum {
+        Minimum::Shorter => {
+            let us = rto::first_us(path, own.early(net));
+            rto::has_room(us, path, kernel).then_some(us)
+        }
+        Minimum::Same if net.rto_variance_max() == 0 => Some(path.base_us()),
+        _ => None,
+    }
+}
+
+/// As [`timeout_us`], if [`common_timeout_us`] has none.
 #[cold]
 fn rare_timeout_us(sk: &LockedSock, net: &Namespace, own: Own) -> u32 {
     let kernel = kernel(sk.rto_ticks());
@@ -797,6 +832,12 @@ fn rare_timeout_us(sk: &LockedSock, net: &Namespace, own: Own) -> u32 {
             .min(max),
         _ => us,
     }
+}
+
+/// As [`rare_timeout_us`], with the minimal timeout as it was last looked up.
+#[cold]
+fn looked_up_timeout_us(sk: &LockedSock, data: &Data) -> u32 {
+    rare_timeout_us(sk, &data.net, data.own())
 }
 
 /// Returns the early timeout in us after so many; none if the kernel's own comes first. What a closed window refuses

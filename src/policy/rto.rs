@@ -103,6 +103,13 @@ impl Variance {
         }
     }
 
+    /// Returns whether a sample within a round trip, which has left the deviation `mdev` in us, leaves it
+    /// as it is.
+    #[inline]
+    pub fn explains(self, mdev: u32) -> bool {
+        self.rttvar_us != 0 && mdev <= self.max_us && self.max_us <= self.rttvar_us
+    }
+
     /// Returns what it is after a sample, which has left the deviation `mdev`; `is_round`: a round trip is
     /// over; `min`: the minimal timeout; all in us.
     #[inline]
@@ -220,6 +227,21 @@ pub fn kernel_us(path: Path, backoff: u8, kernel: Kernel, max: u32) -> u32 {
         kernel.us
     } else {
         back_off(path.base_us(), backoff, max).min(kernel.us).max(1)
+    }
+}
+
+/// Returns what a loss probe waits on top of two round trips, or a reordering timer on top of its
+/// window, in us, where a minimal timeout of `min` us is less than the kernel's own, and the kernel
+/// waits `kernel` us.
+///
+/// That is two ticks for what the timer wheel rounds, a hundredth of 200 ms: less in proportion. A
+/// probe of a single segment, `is_alone`, waits for an ACK that may be delayed: the minimal timeout.
+#[inline]
+pub fn slack_us(min: u32, is_alone: bool, kernel: u32) -> u32 {
+    if is_alone {
+        min
+    } else {
+        kernel.min(min / 100)
     }
 }
 

@@ -166,6 +166,24 @@ fn sampled__table() {
     assert_eq!(v.rttvar_us, 203);
 }
 
+/// Two ticks with 200 ms, less in proportion; a single segment waits for its ACK.
+#[test]
+fn slack_us__table() {
+    for (min, is_alone, kernel, wanted) in [
+        (200_000, false, 2000, 2000),
+        (199_000, false, 2000, 1990),
+        (5000, false, 2000, 50),
+        (200, false, 2000, 2),
+        (20, false, 2000, 0),
+        (300_000, false, 2000, 2000),
+        (200, true, 200_000, 200),
+        (20, true, 200_000, 20),
+        (150_000, false, 8000, 1500),
+    ] {
+        assert_eq!(slack_us(min, is_alone, kernel), wanted, "{min} {is_alone} {kernel}");
+    }
+}
+
 // Early timeouts.
 
 /// Nothing is early where nothing is set, nor what comes within a tick of the kernel's own.
@@ -579,6 +597,13 @@ proptest! {
     #[test]
     fn first_us__as_the_naive_formula(p in any_path(), i in any_early()) {
         prop_assert_eq!(u128::from(first_us(p, i)), naive_base(p, i).max(1));
+    }
+
+    /// What says that a sample changes nothing is right.
+    #[test]
+    fn explains__what_sampled_leaves(rttvar_us in any_us(), max_us in any_us(), mdev in any_us(), min in 1..=200_000_u32) {
+        let v = Variance { rttvar_us, max_us };
+        prop_assert_eq!(v.explains(mdev), v.sampled(mdev, false, min) == v);
     }
 
     /// As long as nothing exceeds the minimum, the term is that; and it never is less.
