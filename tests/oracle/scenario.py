@@ -444,6 +444,19 @@ def multipath(m):
         if m.chance(40):
             m.rule("lose", "a", ("byte", sent), m.pick(1, 2, 3), connection=c["name"])
         m.finish(c, at + 12 * S)
+    if addresses and m.chance(50):
+        an_idle_subflow(m)
+
+
+def an_idle_subflow(m):
+    """The second of two requests takes many ticks, while the other subflow is idle"""
+    m.rtt = m.pick(50, 200, 700)
+    m.sysctl(tcp_early_retrans=0)
+    c = m.connect(60 * S, "mptcp")
+    at = m.exchange(c, 60 * S + m.rtt * 3, 8)
+    m.rule("late", "a", begin=at + 5, end=at + 100 * MS, us=m.pick(30_000, 90_000))
+    c["client"] += [[at, "write", m.between(100, 1000)], [at + 10, "write", m.between(100, 1000)]]
+    m.finish(c, at + 12 * S)
 
 
 def fast_open(m):
