@@ -120,11 +120,13 @@ pub(crate) struct Data {
 const ATO_UNIT_US: u32 = 4;
 const _: () = assert!(delack::INTERACTIVE_MAX_US / ATO_UNIT_US <= u16::MAX as u32);
 
-/// What the minimal timeout is to the kernel's own, which is a number of ticks: shorter by a tick at
-/// least, the same but for that rounding, or longer.
+/// What the minimal timeout is to the kernel's own.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Minimum {
+    /// By a tick at least.
     Shorter,
+    /// The kernel has rounded it up to a tick.
+    Finer,
     Same,
     Longer,
 }
@@ -205,8 +207,9 @@ impl Own {
             set: sk.rto_min_setting(),
             minimum: match new.cmp(&kernel_min) {
                 Ordering::Greater => Minimum::Longer,
-                _ if kernel_min - new >= ticks_to_us(1) => Minimum::Shorter,
-                _ => Minimum::Same,
+                Ordering::Equal => Minimum::Same,
+                Ordering::Less if kernel_min - new < ticks_to_us(1) => Minimum::Finer,
+                Ordering::Less => Minimum::Shorter,
             },
             variance: rto::Variance::new(rttvar),
         }
@@ -805,7 +808,7 @@ fn common_timeout_us(sk: &LockedSock, net: &Namespace, own: Own) -> Option<u32> 
         return None;
     }
     match own.minimum {
-        Minimum::Shorter => {
+        Minimum::Shorter | Minimum::Finer => {
             let us = rto::first_us(path, own.early(net));
             rto::has_room(us, path, kernel).then_some(us)
         }
