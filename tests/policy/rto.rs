@@ -180,7 +180,11 @@ fn slack_us__table() {
         (20, true, 200_000, 20),
         (150_000, false, 8000, 1500),
     ] {
-        assert_eq!(slack_us(min, is_alone, kernel), wanted, "{min} {is_alone} {kernel}");
+        assert_eq!(
+            slack_us(min, is_alone, kernel),
+            wanted,
+            "{min} {is_alone} {kernel}"
+        );
     }
 }
 
