@@ -20,13 +20,14 @@ from array import array
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.realpath(__file__)), ".."))
 from lab import case, main, near, within  # noqa: E402
-from peer import ACK, FIN, MSS, Peer, now_us  # noqa: E402
+from peer import ACK, FIN, MODULUS, MSS, Peer, now_us  # noqa: E402
 
 FIRST, LAST = map(int, os.environ.get("RECEIVERS", "1:100").split(":"))
 SIZE = 60_000           # bytes, and as long as the first two thirds take there is no order
 PATIENCE = 3_000_000    # us: or that long
 AT_ONCE = 3             # us: what is sent within that of something, is because of the same
 TIME_WAIT = 6
+LONGEST_SAMPLE_MS = 2_200_000   # tcp_rtt_tsopt_us(): what is longer overflows
 SECOND = 1_000_000      # us: from there on, the wheel rounds
 
 
@@ -97,8 +98,11 @@ class Receiver:
         self.peer.send(ack, window, sacked=sacked[:3] if self.sack else (), echo=self.echo())
 
     def echo(self):
-        """Of a time stamp, if there are any: mostly what it should be"""
-        return self.stamp if not self.stamp or self.random.random() < 0.9 else self.random.randrange(1 << 32)
+        """Of a time stamp, if there are any: mostly what it should be, and else none that makes a sample, which
+        a takes of up to half an hour"""
+        if not self.stamp or self.random.random() < 0.9:
+            return self.stamp
+        return (self.stamp + self.random.randrange(1, (1 << 32) - LONGEST_SAMPLE_MS)) % MODULUS
 
     def after(self, us, **how):
         self.peer.later(us, lambda: self.answer(**how))
