@@ -132,9 +132,9 @@ pub(crate) trait Backend: Sized + 'static {
     fn rto(sk: &mut LockedSock, timer: LockedTimerOf<'_, Self>) -> u32;
 
     /// Returns what a loss probe waits on top of two round trips, or a reordering timer on top of its
-    /// window, in us, where the kernel has `us`. `is_alone`: a probe of a single segment, whose ACK may
+    /// window, in us; none: as the kernel has it. `is_alone`: a probe of a single segment, whose ACK may
     /// be delayed.
-    fn slack(sk: &mut LockedSock, timer: LockedTimerOf<'_, Self>, is_alone: bool, us: u32) -> u32;
+    fn slack(sk: &mut LockedSock, timer: LockedTimerOf<'_, Self>, is_alone: bool) -> Option<u32>;
 
     /// Returns what [`Self::rto`] would, for who only wants to know.
     fn rto_info(sk: &LockedSock, timer: LockedTimerOf<'_, Self>) -> u32;
@@ -428,9 +428,10 @@ impl<B: Backend> Table<B> {
     /// # Safety
     ///
     /// See [`Table`].
-    unsafe extern "C" fn slack(sk: *mut bindings::sock, alone: bool, us: u32) -> u32 {
+    unsafe extern "C" fn slack(sk: *mut bindings::sock, alone: bool) -> u32 {
         // SAFETY: See `Table`.
-        unsafe { B::slack(LockedSock::from_raw(sk), locked::<B>(sk), alone, us) }
+        let us = unsafe { B::slack(LockedSock::from_raw(sk), locked::<B>(sk), alone) };
+        us.unwrap_or(u32::MAX)
     }
 
     /// [`Backend::sampled`].

@@ -633,13 +633,14 @@ impl Backend for HiresTimers {
     }
 
     #[inline]
-    fn slack(sk: &mut LockedSock, timer: LockedTimer<'_>, is_alone: bool, us: u32) -> u32 {
+    fn slack(sk: &mut LockedSock, timer: LockedTimer<'_>, is_alone: bool) -> Option<u32> {
         let data = timer.data();
         data.follow(sk);
-        match data.minimum.get() {
-            Minimum::Shorter => rto::slack_us(data.own().rto_min_us(), is_alone, us),
-            Minimum::Longer if is_alone => data.own().rto_min_us(),
-            _ => us,
+        let own = data.own();
+        match own.minimum {
+            Minimum::Shorter => Some(rto::slack_us(own.rto_min_us(), is_alone)),
+            Minimum::Longer if is_alone => Some(own.rto_min_us()),
+            _ => None,
         }
     }
 
@@ -652,12 +653,10 @@ impl Backend for HiresTimers {
     fn sampled(sk: &mut LockedSock, timer: LockedTimer<'_>, is_round: bool) {
         let data = timer.data();
         let own = data.own();
-        let mdev = sk.mdev_us();
-        if own.minimum == Minimum::Same || !is_round && own.variance.explains(mdev) {
-            return;
+        let (mdev, min) = (sk.mdev_us(), own.rto_min_us());
+        if own.minimum != Minimum::Same && !own.variance.explains(mdev, is_round, min) {
+            data.variance.set(own.variance.sampled(mdev, is_round, min));
         }
-        let variance = own.variance.sampled(mdev, is_round, own.rto_min_us());
-        data.variance.set(variance);
     }
 
     fn timeout(sk: &mut LockedSock, timer: LockedTimer<'_>, sent: u64, ticks: u32) -> Passed {

@@ -103,11 +103,13 @@ impl Variance {
         }
     }
 
-    /// Returns whether a sample within a round trip, which has left the deviation `mdev` in us, leaves it
-    /// as it is.
+    /// Returns whether [`Self::sampled`] would leave it as it is.
     #[inline]
-    pub fn explains(self, mdev: u32) -> bool {
-        self.rttvar_us != 0 && mdev <= self.max_us && self.max_us <= self.rttvar_us
+    pub fn explains(self, mdev: u32, is_round: bool, min: u32) -> bool {
+        mdev <= self.max_us
+            && self.max_us <= self.rttvar_us
+            && self.rttvar_us != 0
+            && (!is_round || self.max_us == min && self.rttvar_us - min < 4)
     }
 
     /// Returns what it is after a sample, which has left the deviation `mdev`; `is_round`: a round trip is
@@ -230,18 +232,20 @@ pub fn kernel_us(path: Path, backoff: u8, kernel: Kernel, max: u32) -> u32 {
     }
 }
 
-/// Returns what a loss probe waits on top of two round trips, or a reordering timer on top of its
-/// window, in us, where a minimal timeout of `min` us is less than the kernel's own, and the kernel
-/// waits `kernel` us.
+/// What the kernel's loss probe waits on top of two round trips, and its reordering timer on top of its
+/// window, in us: `TCP_TIMEOUT_MIN_US`, for what the timer wheel rounds.
+const SLACK_US: u32 = 2000;
+
+/// Returns the same where a minimal timeout of `min` us is less than the kernel's own: in proportion,
+/// for that is a hundredth of 200 ms.
 ///
-/// That is two ticks for what the timer wheel rounds, a hundredth of 200 ms: less in proportion. A
-/// probe of a single segment, `is_alone`, waits for an ACK that may be delayed: the minimal timeout.
+/// A probe of a single segment, `is_alone`, waits for an ACK that may be delayed: the minimal timeout.
 #[inline]
-pub fn slack_us(min: u32, is_alone: bool, kernel: u32) -> u32 {
+pub fn slack_us(min: u32, is_alone: bool) -> u32 {
     if is_alone {
         min
     } else {
-        kernel.min(min / 100)
+        SLACK_US.min(min / 100)
     }
 }
 
