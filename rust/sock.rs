@@ -332,8 +332,13 @@ impl LockedSock {
     /// Returns the minimal timeout in us that the kernel itself uses for this socket: route, or what
     /// the socket has.
     pub(crate) fn kernel_rto_min_us(&self) -> u32 {
+        ticks_to_us(self.kernel_rto_min_ticks())
+    }
+
+    /// Returns the same in ticks.
+    pub(crate) fn kernel_rto_min_ticks(&self) -> u32 {
         // SAFETY: By the type's invariant.
-        ticks_to_us(unsafe { bindings::tcp_rto_min(self.as_ptr()) })
+        unsafe { bindings::tcp_rto_min(self.as_ptr()) }
     }
 
     /// Returns the socket's timer on the wheel.

@@ -131,9 +131,9 @@ pub(crate) trait Backend: Sized + 'static {
     /// Returns the retransmission timeout in us, backed off.
     fn rto(sk: &mut LockedSock, timer: LockedTimerOf<'_, Self>) -> u32;
 
-    /// Returns what a loss probe waits on top of two round trips, or a reordering timer on top of its
-    /// window, in us; none: as the kernel has it. `is_alone`: a probe of a single segment, whose ACK may
-    /// be delayed.
+    /// Returns what a reordering timer waits on top of its window, or a loss probe on top of two round
+    /// trips, in us; none: as the kernel has it. `is_alone`: a probe of a single segment, whose ACK may be
+    /// delayed.
     fn slack(sk: &mut LockedSock, timer: LockedTimerOf<'_, Self>, is_alone: bool) -> Option<u32>;
 
     /// Returns what [`Self::rto`] would, for who only wants to know.

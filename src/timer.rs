@@ -123,12 +123,18 @@ const _: () = assert!(delack::INTERACTIVE_MAX_US / ATO_UNIT_US <= u16::MAX as u3
 /// What the minimal timeout is to the kernel's own.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Minimum {
-    /// By a tick at least.
     Shorter,
-    /// The kernel has rounded it up to a tick.
+    /// Shorter, but not if it is rounded up to a tick.
     Finer,
     Same,
     Longer,
+}
+
+impl Minimum {
+    #[inline]
+    fn is_shorter(self) -> bool {
+        matches!(self, Self::Shorter | Self::Finer)
+    }
 }
 
 /// A minimal timeout of a socket's, and what it makes of the estimate.
@@ -154,7 +160,7 @@ impl Own {
         rto::Early {
             variance_max: net.rto_variance_max(),
             rto_min_us: self.rto_min_us(),
-            is_short: self.minimum == Minimum::Shorter,
+            is_short: self.minimum.is_shorter(),
         }
     }
 
@@ -191,27 +197,38 @@ impl Own {
             return self;
         }
         let (_, path) = self.paths(sk);
-        let kernel_min = sk.kernel_rto_min_us();
+        let kernel_ticks = sk.kernel_rto_min_ticks();
+        let kernel_min = ticks_to_us(kernel_ticks);
         let old = match self.minimum {
-            Minimum::Same => kernel_min,
+            // TCP_RTO_MIN_US may have changed the kernel's own, too.
+            Minimum::Same => kernel_min.max(self.set),
             _ => self.rto_min_us(),
         };
-        // It may be a route's, and then it is the kernel's own, too.
         let new = sk.rto_min_us();
         let rttvar = match path.srtt_us8 {
             0 => 0,
             _ => rto::rebase_rttvar_us(path.rttvar_us, sk.mdev_us(), old, new)
                 .unwrap_or(path.rttvar_us),
         };
-        Self {
+        let now = Self {
             set: sk.rto_min_setting(),
             minimum: match new.cmp(&kernel_min) {
                 Ordering::Greater => Minimum::Longer,
                 Ordering::Equal => Minimum::Same,
-                Ordering::Less if kernel_min - new < ticks_to_us(1) => Minimum::Finer,
+                Ordering::Less if new > ticks_to_us(kernel_ticks.saturating_sub(1)) => {
+                    Minimum::Finer
+                }
                 Ordering::Less => Minimum::Shorter,
             },
             variance: rto::Variance::new(rttvar),
+        };
+        match now.rto_min_us() == new {
+            true => now,
+            // It is a route's. So it is the kernel's own, too.
+            false => Self {
+                minimum: Minimum::Same,
+                ..now
+            },
         }
     }
 }
@@ -237,7 +254,7 @@ impl Data {
 
     #[cold]
     fn look_up(&self, sk: &LockedSock) {
-        let own = self.own().now(sk);
+        let own = self.own().changed(sk);
         self.rto_min_set.set(own.set);
         self.minimum.set(own.minimum);
         self.variance.set(own.variance);
@@ -487,9 +504,7 @@ impl Backend for HiresTimers {
                 delay
             }
             // As the wheel has it.
-            Event::Other if data.minimum.get() != Minimum::Shorter => {
-                delay.next_multiple_of(tick_ns())
-            }
+            Event::Other if !data.minimum.get().is_shorter() => delay.next_multiple_of(tick_ns()),
             Event::Other => delay,
             Event::DelAck => {
                 let armed = run(sk, timer, Which::DelAck, now, delay);
@@ -611,9 +626,9 @@ impl Backend for HiresTimers {
     }
 
     fn coarse_rtt(sk: &mut LockedSock, timer: LockedTimer<'_>, rtt: u32) -> u32 {
-        match timer.data().minimum.get() {
-            Minimum::Shorter => rto::coarse_rtt_us(rtt, sk.srtt_us8()),
-            _ => rtt,
+        match timer.data().minimum.get().is_shorter() {
+            true => rto::coarse_rtt_us(rtt, sk.srtt_us8()),
+            false => rtt,
         }
     }
 
@@ -639,7 +654,7 @@ impl Backend for HiresTimers {
         let own = data.own();
         match own.minimum {
             Minimum::Shorter => Some(rto::slack_us(own.rto_min_us(), is_alone)),
-            Minimum::Longer if is_alone => Some(own.rto_min_us()),
+            Minimum::Finer | Minimum::Longer if is_alone => Some(own.rto_min_us()),
             _ => None,
         }
     }
@@ -758,7 +773,7 @@ fn restarted(sk: &mut LockedSock, data: &Data, now: u64, delay: u64) -> u64 {
 fn fresh(sk: &mut LockedSock, data: &Data, now: u64, delay: u64) -> u64 {
     let delay = stretched(data, delay);
     if delay >= u64::from(sk.rto_ticks()) * tick_ns()
-        && data.minimum.get() == Minimum::Shorter
+        && data.minimum.get().is_shorter()
         && !sk.has_backed_off()
     {
         sk.set_early_wait(Wait::Until((now.saturating_add(delay) / 1000) as u32));
@@ -806,14 +821,13 @@ fn common_timeout_us(sk: &LockedSock, net: &Namespace, own: Own) -> Option<u32> 
     if kernel.knows_more(kernel_path) {
         return None;
     }
-    match own.minimum {
-        Minimum::Shorter | Minimum::Finer => {
-            let us = rto::first_us(path, own.early(net));
-            rto::has_room(us, path, kernel).then_some(us)
-        }
-        Minimum::Same if net.rto_variance_max() == 0 => Some(path.base_us()),
-        _ => None,
-    }
+    let us = rto::first_us(path, own.early(net));
+    let fits = match own.minimum {
+        Minimum::Shorter | Minimum::Finer => rto::has_room(us, path, kernel),
+        Minimum::Same => us == path.base_us() || rto::has_room(us, path, kernel),
+        Minimum::Longer => false,
+    };
+    fits.then_some(us)
 }
 
 /// As [`timeout_us`], if [`common_timeout_us`] has none.

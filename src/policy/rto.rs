@@ -103,7 +103,7 @@ impl Variance {
         }
     }
 
-    /// Returns whether [`Self::sampled`] would leave it as it is.
+    /// Returns whether [`Self::sampled`] leaves it as it is, for certain.
     #[inline]
     pub fn explains(self, mdev: u32, is_round: bool, min: u32) -> bool {
         mdev <= self.max_us
@@ -232,12 +232,12 @@ pub fn kernel_us(path: Path, backoff: u8, kernel: Kernel, max: u32) -> u32 {
     }
 }
 
-/// What the kernel's loss probe waits on top of two round trips, and its reordering timer on top of its
-/// window, in us: `TCP_TIMEOUT_MIN_US`, for what the timer wheel rounds.
+/// The kernel's slack in us, for what the timer wheel rounds: `TCP_TIMEOUT_MIN_US`.
 const SLACK_US: u32 = 2000;
 
-/// Returns the same where a minimal timeout of `min` us is less than the kernel's own: in proportion,
-/// for that is a hundredth of 200 ms.
+/// Returns what a loss probe waits on top of two round trips, or a reordering timer on top of its
+/// window, in us. `min`: a minimal timeout in us that is less than the kernel's own. [`SLACK_US`] is a
+/// hundredth of that one, so it is in proportion.
 ///
 /// A probe of a single segment, `is_alone`, waits for an ACK that may be delayed: the minimal timeout.
 #[inline]

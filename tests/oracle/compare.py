@@ -619,6 +619,7 @@ def again(story, key, handshake):
     return count
 
 
+LIFE = 15_000_000       # us: no MPTCP connection of a scenario is older
 IN_HOST = "TcpExtTCPSpuriousRtxHostQueues"
 FIRST_OF_THEIR_SIZE = 3     # segments that take a slow host longer than those before
 
@@ -639,7 +640,12 @@ def needless(scenario, stock, other):
             # A segment that is the first of its size may be one.
             if y > x + (FIRST_OF_THEIR_SIZE if "surprised" in scenario else 0):
                 found.append(Difference(f"{key[1]} sends {y} segments {name} again, not {x}, and none was lost", *key, None))
-    # A loss probe may ask for what the host still has: it costs nothing. A timeout costs the window.
+    return found
+
+
+def lost_in_the_host(scenario, stock, other):
+    """No timeout takes for lost what the host still has. A loss probe may: that costs nothing"""
+    found = []
     for host in "ab":
         x, y = (story.found["counters"][host].get(IN_HOST, 0) for story in (stock, other))
         if y > x and scenario["sysctl"][host].get("ipv4/tcp_early_retrans") == 0:
@@ -730,14 +736,17 @@ def written_by_reading(other):
             if any(e[1] == "written by reading" for e in other.app[key])]
 
 
-def loses_data(story):
-    return any(fate == "lost" and shape[3] for sent in story.sent.values() for _, _, shape, fate in sent)
+def after_a_loss(stock, differences):
+    """Was data lost on stock shortly before the first difference?"""
+    when = first_difference(stock, differences) or 10**15
+    return any(fate == "lost" and shape[3] and when - LIFE < us <= when
+               for sent in stock.sent.values() for us, _, shape, fate in sent)
 
 
 def as_good(scenario, stock, other):
     """The mode "defaults" where the times are another story: what is not as good as on stock, or sooner than
     any timeout of stock's"""
-    return fast(scenario, stock, other, collections.Counter()) + as_long_as_stock(stock, other)
+    return fast(scenario, stock, other, collections.Counter()) + as_long_as_stock(scenario, stock, other)
 
 
 def fast(scenario, stock, other, explained):
@@ -745,7 +754,7 @@ def fast(scenario, stock, other, explained):
     return ends_as_stock(stock, other, explained) + storms(stock, other) + \
         negotiated_as_stock(scenario, stock, other, explained) + needless(scenario, stock, other) + \
         only_bpf_decides(scenario, stock, other) + closed_windows(stock, other) + \
-        within_a_round_trip(scenario, stock, other) + reduced_once(stock, other) + written_by_reading(other)
+        within_a_round_trip(scenario, stock, other) + lost_in_the_host(scenario, stock, other) + reduced_once(stock, other) + written_by_reading(other)
 
 
 SILENT = FLOOR - 2 * TICK
@@ -774,24 +783,41 @@ def first_after(story, key, since):
     return None
 
 
-def as_long_as_stock(stock, other, since=-1, when=""):
-    """From a moment on no timeout is shorter than stock's are"""
+def soon_again(scenario, story, key):
+    """The same of the whole scenario"""
+    probes = scenario["sysctl"][key[1]].get("ipv4/tcp_early_retrans") != 0
+    for _, times in waits_in_silence(story, key):
+        for n, (us, number) in enumerate(times):
+            wanted = n > 1 or n == 1 and ("S" in story.sent[key][number - 1][2][0] or not probes)
+            if wanted and us - times[0][0] < SILENT:
+                return number
+    return None
+
+
+def as_long_as_stock(scenario, stock, other):
+    """No timeout is shorter than stock's are"""
     found = []
     for key in sorted(other.sent):
-        quick = quick_repeats(other, key, since)
+        quick, number = quick_repeats(other, key, 0), soon_again(scenario, other, key)
         if quick and not quick_repeats(stock, key, 0):
-            found.append(Difference(f"{key[1]} waits {quick[0]:.0f} us between retransmissions{when}", *key, quick[1]))
-        number = first_after(other, key, since)
-        if number:
-            found.append(Difference(f"{key[1]} times out less than 200 ms after the segment was sent{when}", *key, number))
+            found.append(Difference(f"{key[1]} waits {quick[0]:.0f} us between retransmissions", *key, quick[1]))
+        if number and not soon_again(scenario, stock, key):
+            found.append(Difference(f"{key[1]} times out less than 200 ms after the segment was sent", *key, number))
     return found
 
 
 def left_as_stock(stock, other, explained):
     """The mode "leave": once the module has left, timeouts are stock's"""
+    found = ends_as_stock(stock, other, explained, most=1.05, slack=3_000_000)
     since = other.left_at if other.left_at is not None else 10**15
-    found = ends_as_stock(stock, other, explained, most=1.05, slack=3_000_000) + \
-        as_long_as_stock(stock, other, since, ", after rmmod")
+    for key in sorted(other.sent):
+        quick = quick_repeats(other, key, since)
+        if quick and not quick_repeats(stock, key, 0):
+            found.append(Difference(f"{key[1]} waits {quick[0]:.0f} us between retransmissions after rmmod", *key, quick[1]))
+        number = first_after(other, key, since)
+        if number:
+            found.append(Difference(f"{key[1]} times out less than 200 ms after the segment was sent, after rmmod",
+                                    *key, number))
     for key in sorted(other.app):
         for us, what, *more in other.app[key]:
             if what == "info" and us > since and more[0]["state"] == 1 and more[0]["rto"] < FLOOR:

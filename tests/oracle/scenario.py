@@ -420,14 +420,13 @@ def keepalive(m):
 
 def multipath(m):
     """MPTCP, with an address that is signalled and a second subflow"""
-    m.rtt = m.pick(50, 200, 700, 17_000, 60_000)
     m.family = 4
-    at = 0
-    addresses = m.chance(60)
-    if addresses:
-        m.commands["b"] += ["ip addr add 10.0.1.2/24 dev wire0", "ip mptcp limits set subflow 2 add_addr_accepted 2",
-                            "ip mptcp endpoint add 10.0.1.2 dev wire0 signal"]
-        m.commands["a"] += ["ip addr add 10.0.1.1/24 dev wire0", "ip mptcp limits set subflow 2 add_addr_accepted 2"]
+    if m.chance(25):
+        an_idle_subflow(m)
+        return
+    m.rtt = m.pick(50, 200, 700, 17_000, 60_000)
+    if m.chance(60):
+        signal_an_address(m)
     for n in range(m.pick(1, 2)):
         at = n * 20 * S
         c = m.connect(at, "mptcp")
@@ -444,16 +443,22 @@ def multipath(m):
         if m.chance(40):
             m.rule("lose", "a", ("byte", sent), m.pick(1, 2, 3), connection=c["name"])
         m.finish(c, at + 12 * S)
-    if addresses and m.chance(50):
-        an_idle_subflow(m)
+
+
+def signal_an_address(m):
+    """The server's, to which the client makes a second subflow"""
+    m.commands["b"] += ["ip addr add 10.0.1.2/24 dev wire0", "ip mptcp limits set subflow 2 add_addr_accepted 2",
+                        "ip mptcp endpoint add 10.0.1.2 dev wire0 signal"]
+    m.commands["a"] += ["ip addr add 10.0.1.1/24 dev wire0", "ip mptcp limits set subflow 2 add_addr_accepted 2"]
 
 
 def an_idle_subflow(m):
     """The second of two requests takes many ticks, while the other subflow is idle"""
     m.rtt = m.pick(50, 200, 700)
     m.sysctl(tcp_early_retrans=0)
-    c = m.connect(60 * S, "mptcp")
-    at = m.exchange(c, 60 * S + m.rtt * 3, 8)
+    signal_an_address(m)
+    c = m.connect(0, "mptcp")
+    at = m.exchange(c, m.rtt * 3, 8)
     m.rule("late", "a", begin=at + 5, end=at + 100 * MS, us=m.pick(30_000, 90_000))
     c["client"] += [[at, "write", m.between(100, 1000)], [at + 10, "write", m.between(100, 1000)]]
     m.finish(c, at + 12 * S)

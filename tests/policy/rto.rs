@@ -614,7 +614,9 @@ proptest! {
             false => Variance { rttvar_us, max_us },
         };
         let mdev = if usual { mdev % (2 * min) } else { mdev };
-        prop_assert_eq!(v.explains(mdev, is_round, min), v.sampled(mdev, is_round, min) == v);
+        if v.explains(mdev, is_round, min) {
+            prop_assert_eq!(v.sampled(mdev, is_round, min), v);
+        }
     }
 
     /// As long as nothing exceeds the minimum, the term is that; and it never is less.

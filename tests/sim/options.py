@@ -74,6 +74,17 @@ def rto_min__before_sysctl(lab, us):
         near("retransmission", c.lose_one(wire, 1.5 * rto)[0], rto)
 
 
+@case(1100, 4321, 5500)
+def rto_min__between_ticks(lab, us):
+    """The kernel rounds its own up, and knows nothing else yet. The next timeout is what was set"""
+    lab.sysctl("a", tcp_early_retrans=0)
+    wire = lab.capture()
+    with lab.connect() as c:
+        c.exchange(30)
+        option(c.a, TCP_RTO_MIN_US, us)
+        near("retransmission", c.lose_one(wire, 300_000)[0], RTT + us, ROUGHLY)
+
+
 @case
 def rto_min__route_before_option(lab):
     run("ip", "-n", "a", "route", "change", "10.0.0.0/24", "dev", "e0", "rto_min", "7ms")

@@ -98,8 +98,8 @@ class Receiver:
         self.peer.send(ack, window, sacked=sacked[:3] if self.sack else (), echo=self.echo())
 
     def echo(self):
-        """Of a time stamp, if there are any: mostly what it should be, and else none that makes a sample, which
-        a takes of up to half an hour"""
+        """Of a time stamp, if there are any: mostly what it should be. Else none that makes a sample, for a
+        believes one of half an hour"""
         if not self.stamp or self.random.random() < 0.9:
             return self.stamp
         return (self.stamp + self.random.randrange(1, (1 << 32) - LONGEST_SAMPLE_MS)) % MODULUS
