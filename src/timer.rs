@@ -204,6 +204,8 @@ impl Own {
             Minimum::Same => kernel_min.max(self.set),
             _ => self.rto_min_us(),
         };
+        // In this order: if it changes right now, it is looked up once more.
+        let set = sk.rto_min_setting();
         let new = sk.rto_min_us();
         let rttvar = match path.srtt_us8 {
             0 => 0,
@@ -211,7 +213,7 @@ impl Own {
                 .unwrap_or(path.rttvar_us),
         };
         let now = Self {
-            set: sk.rto_min_setting(),
+            set,
             minimum: match new.cmp(&kernel_min) {
                 Ordering::Greater => Minimum::Longer,
                 Ordering::Equal => Minimum::Same,
