@@ -6,6 +6,7 @@ difference has a name, a reason, and is counted.
 """
 
 import collections
+import re
 
 from scenario import FAST
 
@@ -353,21 +354,31 @@ def began(story, key):
     return story.sent[key][0][0] if story.sent[key] else 0
 
 
+def peer_of(key):
+    return key[0], "b" if key[1] == "a" else "a"
+
+
+def acked_by(story, key):
+    """What each segment of a host's peer acknowledges when it arrives, by its number"""
+    changed = {number: re.search(r"\back (\d+)", fate) for _, number, _, fate in story.sent[peer_of(key)]}
+    return {number: int(changed[number][1]) if changed[number] else shape[2]
+            for _, number, shape, _ in story.sent[peer_of(key)]}
+
+
 def given_up(story, key):
     """Was the socket given up, for nobody answered? Then when"""
     if key not in story.gone:
         return None
-    name, host = key
-    theirs = story.sent[name, "b" if host == "a" else "a"]
-    numbers = {identity[1] for _, identity in story.local[key] if identity[0] == "got"}
-    answers = [shape for _, number, shape, _ in theirs if number in numbers]
-    if any("R" in shape[0] for shape in answers) or any(e[1] == "does" and e[2] == "abort" for e in story.app[key]):
+    end = story.gone[key]
+    got = {identity[1] for us, identity in story.local[key] if identity[0] == "got" and us <= end}
+    mine = [shape for us, _, shape, _ in story.sent[key] if us <= end]
+    if any("R" in shape[0] for shape in mine) or \
+            any("R" in shape[0] for _, number, shape, _ in story.sent[peer_of(key)] if number in got) or \
+            any(e[1] == "does" and e[2] == "abort" for e in story.app[key]):
         return None
-    if any("R" in shape[0] for _, _, shape, _ in story.sent[key]):
-        return None
-    acked = max((shape[2] for shape in answers), default=0)
-    end = max((shape[1] + shape[3] + ("F" in shape[0]) + ("S" in shape[0]) for _, _, shape, _ in story.sent[key]), default=0)
-    return story.gone[key] if acked < end else None
+    acked = max((ack for number, ack in acked_by(story, key).items() if number in got), default=0)
+    sent = max((shape[1] + shape[3] + ("F" in shape[0]) + ("S" in shape[0]) for shape in mine), default=0)
+    return end if acked < sent else None
 
 
 def rounding(story, key, end):
@@ -397,16 +408,30 @@ def as_many_timeouts(stock, other, key, x, y):
 
 def just_missed(other, key, x, y):
     """Has a socket sent for the last time just before it is given up on stock, at x, and so waits once more?"""
-    last = max((us for us, _, shape, _ in other.sent[key] if us < y and (shape[3] or set("SF") & set(shape[0]))), default=0)
-    return 0.9 * x < last <= x
+    return 0.9 * x < last_sent(other, key, y) <= x
+
+
+def last_sent(story, key, end):
+    """When a host has sent for the last time before a moment what is to be acknowledged"""
+    return max((us for us, _, shape, _ in story.sent[key] if us < end and waits_for_an_answer(shape)), default=0)
+
+
+def too_soon_for_the_path(stock, other, key):
+    """Is a socket given up that is not on stock, for its last timeout was a little before the path lets anything
+    through, and that of stock, which the timer wheel has put off, a little after?"""
+    y = given_up(other, key)
+    if y is None or given_up(stock, key) is not None:
+        return False
+    last = last_sent(other, key, y)
+    return any(last < us <= min(last + rounding(stock, key, us) + SOONER, y)
+               for us, _, shape, _ in stock.sent[key] if waits_for_an_answer(shape))
 
 
 def only_asks(story, key):
     """Is all that a host has sent acknowledged when its connection ends, but for probes of keepalive?"""
-    name, host = key
-    theirs = {number: shape for _, number, shape, _ in story.sent[name, "b" if host == "a" else "a"]}
+    theirs = acked_by(story, key)
     end = outcome(story, key)[1]
-    acked = max((theirs[identity[1]][2] for us, identity in story.local[key]
+    acked = max((theirs[identity[1]] for us, identity in story.local[key]
                  if identity[0] == "got" and us <= end and identity[1] in theirs), default=0)
     return all(shape[1] + shape[3] <= acked for us, _, shape, _ in story.sent[key] if us <= end)
 
@@ -423,6 +448,10 @@ def ends_as_stock(stock, other, explained, most=1.1, slack=2_000_000):
     for key in sorted(stock.app.keys() | other.app.keys()):
         theirs, ours = outcome(stock, key), outcome(other, key)
         origin = began(stock, (key[0], "a"))
+        missed = too_soon_for_the_path(stock, other, key)
+        if missed or too_soon_for_the_path(stock, other, peer_of(key)):
+            explained["given up, for its last timeout is not rounded, and the path lets through what is a little later"] += missed
+            continue
         if any(e[1] == "wrong" for e in other.app[key]):
             found.append(Difference(f"other bytes arrive at {key[1]}", *key, None))
         if RESET.get(theirs[0], theirs[0]) != RESET.get(ours[0], ours[0]):
@@ -474,18 +503,22 @@ def ends_as_stock(stock, other, explained, most=1.1, slack=2_000_000):
     return found
 
 
+def waits_for_an_answer(shape):
+    """Is a segment sent again until it is acknowledged?"""
+    return bool(shape[3] or set("SF") & set(shape[0]))
+
+
 def waits_in_silence(story, key):
-    """Transmissions of the same segment in a row while nothing comes: (us of the first, [us], number)"""
+    """Transmissions of the same segment in a row while nothing comes: (its first byte, [(us, number)])"""
     rows, last = [], None
-    events = sorted([(us, "sent", number, shape) for us, number, shape, _ in story.sent[key]] +
-                    [(us, "got", 0, None) for us, identity in story.local[key]
-                     if identity[0] == "got" or identity[:2] in (("app", "icmp"), ("app", "reset"))] +
-                    [(us, "does", 0, None) for us, identity in story.local[key] if identity[:2] == ("app", "does")],
-                    key=lambda e: e[0])
-    for us, kind, number, shape in events:
-        if kind != "sent":
+    for us, identity in story.local[key]:
+        if identity[0] == "got" or identity[:2] in (("app", "icmp"), ("app", "reset"), ("app", "does")):
             last = None
-        elif shape[3] or "S" in shape[0] or "F" in shape[0]:
+        if identity[0] != "sent":
+            continue
+        number = identity[1]
+        shape = story.sent[key][number - 1][2]
+        if waits_for_an_answer(shape):
             if last is not None and last == shape[1]:
                 rows[-1][1].append((us, number))
             else:
@@ -515,27 +548,24 @@ def storms(stock, other):
 
 def repeats(story, key):
     """When each segment was sent, by its first byte and what was acknowledged"""
-    name, host = key
-    theirs = {number: shape for _, number, shape, _ in story.sent[name, "b" if host == "a" else "a"]}
-    times, acked = collections.defaultdict(list), 0
-    events = sorted([(us, 1, number, shape) for us, number, shape, _ in story.sent[key]] +
-                    [(us, 0, identity[1], theirs.get(identity[1])) for us, identity in story.local[key]
-                     if identity[0] == "got"], key=lambda e: e[:2])
-    for us, mine, number, shape in events:
-        if not mine:
-            acked = max(acked, shape[2] if shape else 0)
-        elif shape[3] or "S" in shape[0] or "F" in shape[0]:
-            times[shape[1], acked].append((us, number))
+    theirs, times, acked = acked_by(story, key), collections.defaultdict(list), 0
+    for us, identity in story.local[key]:
+        if identity[0] == "got":
+            acked = max(acked, theirs.get(identity[1], 0))
+        elif identity[0] == "sent":
+            number = identity[1]
+            shape = story.sent[key][number - 1][2]
+            if waits_for_an_answer(shape):
+                times[shape[1], acked].append((us, number))
     return times
 
 
 def first_flight(story, key):
     """New segments with data that a host sends before the first of them is acknowledged or sent again,
     and whether it was the window that let it send no more"""
-    name, host = key
-    theirs = {number: shape for _, number, shape, _ in story.sent[name, "b" if host == "a" else "a"]}
+    theirs = acked_by(story, key)
     until = min((us for us, identity in story.local[key] if identity[0] == "got" and
-                 theirs.get(identity[1], [0] * 3)[2] > 1), default=10**15)
+                 theirs.get(identity[1], 0) > 1), default=10**15)
     flight = {}
     for us, _, shape, _ in story.sent[key]:
         if shape[3] and shape[1] in flight:
@@ -549,10 +579,13 @@ def first_flight(story, key):
 
 
 NEGOTIATED = 1 | 2 | 4 | 8 | 32         # TCP_INFO: time stamps, SACK, window scaling, ECN, data in the SYN
-# What segments with data show of what was negotiated
-CAPABLE = {"that may be marked (ECN)": lambda shape: shape[5], "with counters of marks (AccECN)": lambda shape: "acc" in shape[6] and "S" not in shape[0],
-           "of MPTCP": lambda shape: "mptcp-dss" in shape[6], "in a SYN": lambda shape: "S" in shape[0],
-           "with time stamps": lambda shape: "ts" in shape[6].split()}
+# What segments show of what was negotiated. Some data has no room left for counters of marks, and what is sent
+# before the first acknowledgement of MPTCP's is of MPTCP by another option.
+CAPABLE = {"data that may be marked (ECN)": lambda shape: shape[3] and shape[5],
+           "counters of marks (AccECN)": lambda shape: "acc" in shape[6] and "S" not in shape[0],
+           "data or acknowledgements of MPTCP": lambda shape: "mptcp-dss" in shape[6],
+           "data in a SYN": lambda shape: shape[3] and "S" in shape[0],
+           "data with time stamps": lambda shape: shape[3] and "ts" in shape[6].split()}
 MPTCP_COUNTERS = ("MPTcpExtMPCapableSYNRX", "MPTcpExtMPCapableACKRX", "MPTcpExtMPJoinAckRx")
 MPTCP_FAULTS = ("MPTcpExtBlackhole", "MPTcpExtMPCapableSYNTXDisabled", "MPTcpExtMPCapableSYNTXDrop",
                 "MPTcpExtMPCapableFallbackSYNACK", "MPTcpExtMPCapableFallbackACK",
@@ -579,11 +612,9 @@ def negotiated_as_stock(scenario, stock, other, explained):
                                         *key, None))
                 break
         for name, sends in CAPABLE.items():
-            # Some data has no room left for counters.
-            x, y = (any((shape[3] or "acc" in name.lower()) and sends(shape) for _, _, shape, _ in story.sent[key])
-                    for story in (stock, other))
+            x, y = (any(sends(shape) for _, _, shape, _ in story.sent[key]) for story in (stock, other))
             if x and not y:
-                found.append(Difference(f"{key[1]} sends no data {name}", *key, None))
+                found.append(Difference(f"{key[1]} sends no {name}", *key, None))
         (x, _), (y, limited) = first_flight(stock, key), first_flight(other, key)
         if y < x and limited and hybla and lacks_sample(stock, other, key):
             # Its first window depends on the round trip.
@@ -678,22 +709,19 @@ def only_bpf_decides(scenario, stock, other):
 def closed_windows(stock, other):
     """What a closed window refuses is sent again no sooner than on stock"""
     def quick(story, key):
-        name, host = key
-        peer = story.sent[name, "b" if host == "a" else "a"]
-        theirs = {number: shape for _, number, shape, _ in peer}
-        refused = {number for _, number, _, fate in peer if fate.endswith("window 0")}
-        events = sorted([(us, 1, number, shape) for us, number, shape, _ in story.sent[key]] +
-                        [(us, 0, identity[1], theirs.get(identity[1])) for us, identity in story.local[key]
-                         if identity[0] == "got"], key=lambda e: e[:2])
+        closes = {number: "S" not in shape[0] and (shape[4] == 0 or fate.endswith("window 0"))
+                  for _, number, shape, fate in story.sent[peer_of(key)]}
         closed, last = False, {}
-        for us, mine, number, shape in events:
-            if not mine:
-                closed = bool(shape) and "S" not in shape[0] and (shape[4] == 0 or number in refused)
+        for us, identity in story.local[key]:
+            if identity[0] == "got":
+                closed = closes.get(identity[1], False)
                 last = last if closed else {}
-            elif closed and shape[3]:
-                if us - last.get(shape[1], -FLOOR) < SILENT:
-                    return number
-                last[shape[1]] = us
+            elif identity[0] == "sent" and closed:
+                shape = story.sent[key][identity[1] - 1][2]
+                if shape[3] and us - last.get(shape[1], -FLOOR) < SILENT:
+                    return identity[1]
+                if shape[3]:
+                    last[shape[1]] = us
         return None
     found = []
     for key in sorted(other.sent):
@@ -720,7 +748,7 @@ def reduced_once(stock, other):
     """The window is reduced for a loss once, however often what was lost is sent again"""
     found = []
     for key in sorted(stock.app):
-        peer = key[0], "b" if key[1] == "a" else "a"
+        peer = peer_of(key)
         if any(fate == "lost" for *_, fate in other.sent[peer]) or \
                 len({shape[1] for _, _, shape, fate in other.sent[key] if fate == "lost" and shape[3]}) > 1:
             continue        # for each, unless they are of one flight
@@ -771,26 +799,19 @@ def quick_repeats(story, key, since):
     return None
 
 
-def first_after(story, key, since):
-    """The first segment that is sent again after a moment and less than 200 ms after its first time, in
-    silence: its number. Not what may be a loss probe."""
+def soon_again(story, key, probes=True, since=None):
+    """The first segment that is sent again less than 200 ms after its first time, in silence, and not by what
+    may be a loss probe: its number. since: only what was sent before that and is sent again for the first time
+    after it."""
     for _, times in waits_in_silence(story, key):
         for n, (us, number) in enumerate(times):
-            if n and us > since >= times[0][0]:
-                if us - times[0][0] < SILENT and (n > 1 or "S" in story.sent[key][number - 1][2][0]):
-                    return number
-                break
-    return None
-
-
-def soon_again(scenario, story, key):
-    """The same of the whole scenario"""
-    probes = scenario["sysctl"][key[1]].get("ipv4/tcp_early_retrans") != 0
-    for _, times in waits_in_silence(story, key):
-        for n, (us, number) in enumerate(times):
-            wanted = n > 1 or n == 1 and ("S" in story.sent[key][number - 1][2][0] or not probes)
-            if wanted and us - times[0][0] < SILENT:
+            if not n or since is not None and not us > since >= times[0][0]:
+                continue
+            timed_out = n > 1 or not probes or "S" in story.sent[key][number - 1][2][0]
+            if timed_out and us - times[0][0] < SILENT:
                 return number
+            if since is not None:
+                break
     return None
 
 
@@ -798,10 +819,11 @@ def as_long_as_stock(scenario, stock, other):
     """No timeout is shorter than stock's are"""
     found = []
     for key in sorted(other.sent):
-        quick, number = quick_repeats(other, key, 0), soon_again(scenario, other, key)
+        probes = scenario["sysctl"][key[1]].get("ipv4/tcp_early_retrans") != 0
+        quick, number = quick_repeats(other, key, 0), soon_again(other, key, probes)
         if quick and not quick_repeats(stock, key, 0):
             found.append(Difference(f"{key[1]} waits {quick[0]:.0f} us between retransmissions", *key, quick[1]))
-        if number and not soon_again(scenario, stock, key):
+        if number and not soon_again(stock, key, probes):
             found.append(Difference(f"{key[1]} times out less than 200 ms after the segment was sent", *key, number))
     return found
 
@@ -814,7 +836,7 @@ def left_as_stock(stock, other, explained):
         quick = quick_repeats(other, key, since)
         if quick and not quick_repeats(stock, key, 0):
             found.append(Difference(f"{key[1]} waits {quick[0]:.0f} us between retransmissions after rmmod", *key, quick[1]))
-        number = first_after(other, key, since)
+        number = soon_again(other, key, since=since)
         if number:
             found.append(Difference(f"{key[1]} times out less than 200 ms after the segment was sent, after rmmod",
                                     *key, number))
