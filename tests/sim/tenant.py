@@ -124,6 +124,24 @@ def floor__raised_under_a_lower_setting(lab):
 
 
 @case
+def floor__above_a_route(lab):
+    """What a route may ask of stock, it may ask with the module, too: the kernel's own timeout"""
+    rmmod()
+    try:
+        insmod("rto_min_floor=5000")
+        lab.sysctl("a", tcp_early_retrans=0)
+        ip("-n", "a", "route", "change", "10.0.0.0/24", "dev", "e0", "rto_min", "2ms")
+        wire = lab.capture()
+        with lab.connect() as c:
+            c.exchange(30)
+            rto, rtt = c.info()
+            near("tcpi_rto", rto, rtt + 2000)
+            within("retransmission", c.lose_one(wire, 10_000)[0], rto, rto + 1000)
+    finally:
+        insmod()
+
+
+@case
 def settings__of_the_host(lab):
     """They are not his to write"""
     home = os.open("/proc/sys/net/ipv4", os.O_RDONLY)
