@@ -181,6 +181,15 @@ impl Own {
         (kernel, own)
     }
 
+    /// See [`Backend::slack`].
+    #[inline]
+    fn slack_us(self, is_alone: bool) -> Option<u32> {
+        if self.minimum == Minimum::Shorter {
+            return Some(rto::slack_us(self.rto_min_us(), is_alone));
+        }
+        (is_alone && self.minimum != Minimum::Same).then(|| self.rto_min_us())
+    }
+
     /// Returns what it is now: the variance term follows a change of the minimum.
     #[inline]
     fn now(self, sk: &LockedSock) -> Self {
@@ -246,20 +255,20 @@ impl Data {
         }
     }
 
-    /// Looks the minimal timeout up again, if it may have changed.
+    /// Returns the minimal timeout as it was last looked up, unless it may have changed since.
     #[inline]
-    fn follow(&self, sk: &LockedSock) {
-        if self.rto_min_set.get() != sk.rto_min_setting() {
-            self.look_up(sk);
-        }
+    fn current(&self, sk: &LockedSock) -> Option<Own> {
+        (self.rto_min_set.get() == sk.rto_min_setting()).then(|| self.own())
     }
 
+    /// Looks the minimal timeout up again.
     #[cold]
-    fn look_up(&self, sk: &LockedSock) {
+    fn look_up(&self, sk: &LockedSock) -> Own {
         let own = self.own().changed(sk);
         self.rto_min_set.set(own.set);
         self.minimum.set(own.minimum);
         self.variance.set(own.variance);
+        own
     }
 
     /// Counts a start of the retransmit timer.
@@ -643,21 +652,18 @@ impl Backend for HiresTimers {
     #[inline]
     fn rto(sk: &mut LockedSock, timer: LockedTimer<'_>) -> u32 {
         let data = timer.data();
-        data.follow(sk);
-        // This is asked for each segment: what has been looked up stays where it is.
-        common_timeout_us(sk, &data.net, data.own())
+        // This is asked for each segment: nothing is kept for the rare cases, they end here.
+        data.current(sk)
+            .and_then(|own| common_timeout_us(sk, &data.net, own))
             .unwrap_or_else(|| looked_up_timeout_us(sk, data))
     }
 
     #[inline]
     fn slack(sk: &mut LockedSock, timer: LockedTimer<'_>, is_alone: bool) -> Option<u32> {
         let data = timer.data();
-        data.follow(sk);
-        let own = data.own();
-        match own.minimum {
-            Minimum::Shorter => Some(rto::slack_us(own.rto_min_us(), is_alone)),
-            Minimum::Finer | Minimum::Longer if is_alone => Some(own.rto_min_us()),
-            _ => None,
+        match data.current(sk) {
+            Some(own) => own.slack_us(is_alone),
+            None => looked_up_slack_us(sk, data, is_alone),
         }
     }
 
@@ -852,10 +858,17 @@ fn rare_timeout_us(sk: &LockedSock, net: &Namespace, own: Own) -> u32 {
     }
 }
 
-/// As [`rare_timeout_us`], with the minimal timeout as it was last looked up.
+/// As [`timeout_us`], with the minimal timeout as it is now.
 #[cold]
 fn looked_up_timeout_us(sk: &LockedSock, data: &Data) -> u32 {
-    rare_timeout_us(sk, &data.net, data.own())
+    let own = data.current(sk).unwrap_or_else(|| data.look_up(sk));
+    timeout_us(sk, &data.net, own)
+}
+
+/// See [`Backend::slack`], with the minimal timeout as it is now.
+#[cold]
+fn looked_up_slack_us(sk: &LockedSock, data: &Data, is_alone: bool) -> Option<u32> {
+    data.look_up(sk).slack_us(is_alone)
 }
 
 /// Returns the early timeout in us after so many; none if the kernel's own comes first. What a closed window refuses
@@ -896,7 +909,11 @@ fn early_us(
 /// Returns how long an ACK waits, in us.
 fn ack_wait_us(sk: &LockedSock, data: &Data) -> u32 {
     let (ato, base) = data.ato(sk);
-    let longest = delack::longest_us(sk.rto_min_us(), ticks_to_us(1), sk.delack_max_us());
+    let rto_min = match data.current(sk) {
+        Some(own) if own.minimum != Minimum::Same => own.rto_min_us(),
+        _ => sk.rto_min_us(),
+    };
+    let longest = delack::longest_us(rto_min, ticks_to_us(1), sk.delack_max_us());
     let worth = if ato <= base {
         ato
     } else {
