@@ -559,10 +559,12 @@ impl Backend for HiresTimers {
             forget(timer, Which::DelAck);
             return Ack::Wheel;
         }
+        // Before all else, for it may call what the kernel has.
+        let wait = ns(ack_wait_us(sk, data));
         let now = sk.clock_ns();
         let pending = timer.deadline(Which::DelAck);
         let pending = (pending != 0 && sk.is_ack_delayed()).then_some(pending);
-        match delack::due(now, u64::from(ack_wait_us(sk, data)) * 1000, pending) {
+        match delack::due(now, wait, pending) {
             None => Ack::Now,
             Some(at) => {
                 sk.set_ack_delayed();
@@ -675,9 +677,12 @@ impl Backend for HiresTimers {
     #[inline]
     fn sampled(sk: &mut LockedSock, timer: LockedTimer<'_>, is_round: bool) {
         let data = timer.data();
+        if data.minimum.get() == Minimum::Same {
+            return;
+        }
         let own = data.own();
         let (mdev, min) = (sk.mdev_us(), own.rto_min_us());
-        if own.minimum != Minimum::Same && !own.variance.explains(mdev, is_round, min) {
+        if !own.variance.explains(mdev, is_round, min) {
             data.variance.set(own.variance.sampled(mdev, is_round, min));
         }
     }
@@ -907,13 +912,28 @@ fn early_us(
 }
 
 /// Returns how long an ACK waits, in us.
+#[inline]
 fn ack_wait_us(sk: &LockedSock, data: &Data) -> u32 {
-    let (ato, base) = data.ato(sk);
-    let rto_min = match data.current(sk) {
-        Some(own) if own.minimum != Minimum::Same => own.rto_min_us(),
-        _ => sk.rto_min_us(),
-    };
+    match data.minimum.get() {
+        Minimum::Same => looked_up_ack_wait_us(sk, data),
+        _ => match data.current(sk) {
+            Some(own) => limited_ack_wait_us(sk, data, own.rto_min_us()),
+            None => looked_up_ack_wait_us(sk, data),
+        },
+    }
+}
+
+/// As [`ack_wait_us`], with the minimal timeout as it is now.
+#[inline(never)]
+fn looked_up_ack_wait_us(sk: &LockedSock, data: &Data) -> u32 {
+    limited_ack_wait_us(sk, data, sk.rto_min_us())
+}
+
+/// As [`ack_wait_us`], with that minimal timeout, in us.
+#[inline(always)]
+fn limited_ack_wait_us(sk: &LockedSock, data: &Data, rto_min: u32) -> u32 {
     let longest = delack::longest_us(rto_min, ticks_to_us(1), sk.delack_max_us());
+    let (ato, base) = data.ato(sk);
     let worth = if ato <= base {
         ato
     } else {
