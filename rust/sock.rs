@@ -289,10 +289,16 @@ impl LockedSock {
         unsafe { (*self.tcp()).early_until = until }
     }
 
-    /// Returns whether a loss probe of the only segment is on its way.
-    pub(crate) fn has_probed_one(&self) -> bool {
+    /// Returns whether a loss probe is on its way.
+    pub(crate) fn has_probed(&self) -> bool {
         // SAFETY: By the type's invariant.
-        unsafe { (*self.tcp()).tlp_high_seq != 0 && (*self.tcp()).packets_out == 1 }
+        unsafe { (*self.tcp()).tlp_high_seq != 0 }
+    }
+
+    /// Returns whether one segment alone is to be acknowledged.
+    pub(crate) fn is_alone(&self) -> bool {
+        // SAFETY: By the type's invariant.
+        unsafe { (*self.tcp()).packets_out == 1 }
     }
 
     /// Returns the kernel's own timeout, backed off, in ticks.

@@ -744,13 +744,12 @@ fn kernel_at(sk: &LockedSock, timer: &Timer, ticks: u32, sent: u64) -> Option<(u
             let since = deadline
                 .saturating_sub(ns(early))
                 .max(sent.saturating_mul(1000));
-            // The kernel's own loss probe, by which the timeout starts again, comes later than ours.
-            let probe = match sk.has_probed_one() {
-                true => sk.kernel_rto_min_us(),
+            let later = match sk.has_probed() {
+                true => later_probe_us(sk, data, kernel, early),
                 false => 0,
             };
             Some((
-                since.saturating_add(ns(kernel.us) + ns(probe)),
+                since.saturating_add(ns(kernel.us) + ns(later)),
                 kernel.tick_us,
             ))
         }
@@ -760,6 +759,18 @@ fn kernel_at(sk: &LockedSock, timer: &Timer, ticks: u32, sent: u64) -> Option<(u
             kernel.us / 2,
         )),
     }
+}
+
+/// Returns by how many us the kernel's own loss probe, after which the timeout starts again, comes later than
+/// that before the timeout `early`.
+fn later_probe_us(sk: &LockedSock, data: &Data, kernel: rto::Kernel, early: u32) -> u32 {
+    let (path, _) = data.own().paths(sk);
+    let slack = match sk.is_alone() {
+        true => sk.kernel_rto_min_us(),
+        false => rto::SLACK_US,
+    };
+    let own = data.own().slack_us(sk.is_alone()).unwrap_or(slack);
+    rto::probe_us(path, slack, kernel.us).saturating_sub(rto::probe_us(path, own, early))
 }
 
 /// Returns the delay in ns of a timer that is started for a timeout where it has run for another one, or

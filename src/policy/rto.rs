@@ -86,6 +86,10 @@ impl Kernel {
 }
 
 /// The variance term for a minimal timeout that is not the kernel's own: as `tcp_rtt_estimator()` keeps it.
+///
+/// # Invariants
+///
+/// The greatest deviation is no more than the term.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Variance {
     /// The term in us; 0 before the first sample.
@@ -97,19 +101,21 @@ pub struct Variance {
 impl Variance {
     /// Makes one that begins a round trip.
     pub const fn new(rttvar_us: u32) -> Self {
+        // INVARIANT: They are the same.
         Self {
             rttvar_us,
             max_us: rttvar_us,
         }
     }
 
-    /// Returns whether [`Self::sampled`] leaves it as it is, for certain.
+    /// Returns whether [`Self::sampled`] leaves it as it is, for certain. The first sample always begins a
+    /// round trip.
     #[inline]
     pub fn explains(self, mdev: u32, is_round: bool, min: u32) -> bool {
-        mdev <= self.max_us
-            && self.max_us <= self.rttvar_us
-            && self.rttvar_us != 0
-            && (!is_round || self.max_us == min && self.rttvar_us - min < 4)
+        if mdev > self.max_us {
+            return false;
+        }
+        !is_round || self.max_us == min && self.rttvar_us.wrapping_sub(min) < 4
     }
 
     /// Returns what it is after a sample, which has left the deviation `mdev`; `is_round`: a round trip is
@@ -125,8 +131,16 @@ impl Variance {
             rttvar_us -= (rttvar_us - max_us) >> 2;
             max_us = min;
         }
+        // INVARIANT: The term is the greater of both, and falls by a part of what lies between. It is no less than
+        // the minimum, by which it began.
         Self { rttvar_us, max_us }
     }
+}
+
+/// Returns when a loss probe comes, in us after the last segment: two round trips and `slack`, but no later than
+/// the timeout `rto` (RFC 8985, 7.2; `tcp_schedule_loss_probe()`).
+pub fn probe_us(path: Path, slack: u32, rto: u32) -> u32 {
+    (path.srtt_us8 >> 2).saturating_add(slack).min(rto)
 }
 
 /// What decides on early timeouts.
@@ -233,7 +247,7 @@ pub fn kernel_us(path: Path, backoff: u8, kernel: Kernel, max: u32) -> u32 {
 }
 
 /// The kernel's slack in us, for what the timer wheel rounds: `TCP_TIMEOUT_MIN_US`.
-const SLACK_US: u32 = 2000;
+pub const SLACK_US: u32 = 2000;
 
 /// Returns what a loss probe waits on top of two round trips, or a reordering timer on top of its
 /// window, in us. `min`: a minimal timeout in us that is less than the kernel's own. [`SLACK_US`] is a

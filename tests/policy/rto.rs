@@ -611,12 +611,20 @@ proptest! {
         // The minimum is all that there is, or a little more.
         let v = match usual {
             true => Variance { rttvar_us: min + rttvar_us % 8, max_us: min },
-            false => Variance { rttvar_us, max_us },
+            false => Variance { rttvar_us, max_us: max_us.min(rttvar_us) },
         };
         let mdev = if usual { mdev % (2 * min) } else { mdev };
-        if v.explains(mdev, is_round, min) {
+        // The first sample begins a round trip.
+        if v.explains(mdev, is_round || v.rttvar_us == 0, min) {
             prop_assert_eq!(v.sampled(mdev, is_round, min), v);
         }
+    }
+
+    /// A loss probe is a timeout at most, and more slack never makes it come sooner.
+    #[test]
+    fn probe_us__up_to_the_timeout(p in any_path(), slack in any_us(), more in any_us(), rto in any_us()) {
+        let us = probe_us(p, slack, rto);
+        prop_assert!(us <= rto && (us == rto || us >= slack) && us <= probe_us(p, slack.saturating_add(more), rto));
     }
 
     /// As long as nothing exceeds the minimum, the term is that; and it never is less.
