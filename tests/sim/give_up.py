@@ -147,6 +147,26 @@ def data__user_timeout(lab):
     check_data(lab, 2.22, lambda s: s.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 2000))
 
 
+@case
+def data__user_timeout__after_a_loss_probe(lab):
+    """The loss probe begins the timeout: that of the kernel, two round trips after the data, and not one that a
+    short timeout makes come sooner"""
+    rtt, user = 80_000, 300_000
+    settings(lab)
+    lab.sysctl("a", tcp_early_retrans=3)
+    lab.delay(rtt)
+    with lab.connect() as c:
+        c.a.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, user // 1000)
+        c.exchange(10)
+        c.lose()
+        started = time.monotonic()
+        c.a.send(bytes(4000))
+        wait_for_error(c.a)
+        probe, timeout = 2 * rtt, rtt + 200_000
+        within("us until the connection fails", (time.monotonic() - started) * 1e6,
+               probe + timeout + user, probe + timeout + user + 40_000)
+
+
 def say_unreachable(lab, port, sequence):
     """b's host says of a segment of a's that it cannot be delivered"""
     ip = struct.pack("!BBHHHBBH4s4s", 0x45, 0, 40, 0, 0, 64, socket.IPPROTO_TCP, 0,
