@@ -851,7 +851,8 @@ fn common_timeout_us(sk: &LockedSock, net: &Namespace, own: Own) -> Option<u32> 
         Minimum::Same => us == path.base_us() || rto::has_room(us, path, kernel),
         Minimum::Longer => false,
     };
-    fits.then_some(us)
+    // Rounded up to ticks, the kernel's own is less only where it has a maximum.
+    fits.then_some(us.min(kernel.us))
 }
 
 /// As [`timeout_us`], if [`common_timeout_us`] has none.

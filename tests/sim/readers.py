@@ -51,6 +51,15 @@ def check_backoff(lab, read):
             within(f"retransmission {n + 1}", gap, want - TICK, want * 9 / 8 + 5 * TICK)
 
 
+@case
+def timeout__no_longer_than_its_maximum(lab):
+    """On a long path, TCP_INFO says what the timer does"""
+    lab.sysctl("a", tcp_rto_max_ms=1000)
+    lab.delay(900_000)
+    with lab.connect() as c:
+        near("tcpi_rto", c.info()[0], 1_000_000, 0)
+
+
 def objects():
     """Those of the slab that are in use"""
     with open("/proc/slabinfo", encoding="ascii") as f:
