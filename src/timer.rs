@@ -664,8 +664,8 @@ impl Backend for HiresTimers {
     fn slack(sk: &mut LockedSock, timer: LockedTimer<'_>, is_alone: bool) -> Option<u32> {
         let data = timer.data();
         match data.current(sk) {
-            Some(own) => own.slack_us(is_alone),
-            None => looked_up_slack_us(sk, data, is_alone),
+            Some(own) if !sk.has_backed_off() => own.slack_us(is_alone),
+            _ => rare_slack_us(sk, data, is_alone),
         }
     }
 
@@ -882,10 +882,15 @@ fn looked_up_timeout_us(sk: &LockedSock, data: &Data) -> u32 {
     timeout_us(sk, &data.net, own)
 }
 
-/// See [`Backend::slack`], with the minimal timeout as it is now.
+/// See [`Backend::slack`], with the minimal timeout as it is now. While the timeout is backed off there is only one
+/// probe until then, and it may be long: a probe that comes soon would be lost with the segment.
 #[cold]
-fn looked_up_slack_us(sk: &LockedSock, data: &Data, is_alone: bool) -> Option<u32> {
-    data.look_up(sk).slack_us(is_alone)
+fn rare_slack_us(sk: &LockedSock, data: &Data, is_alone: bool) -> Option<u32> {
+    let own = data.current(sk).unwrap_or_else(|| data.look_up(sk));
+    match own.minimum.is_shorter() && sk.has_backed_off() {
+        true => None,
+        false => own.slack_us(is_alone),
+    }
 }
 
 /// Returns the early timeout in us after so many; none if the kernel's own comes first. What a closed window refuses

@@ -114,6 +114,21 @@ def outage__load_balancing(lab):
         within("TCPPLBRehash", lab.nstat("a")["TcpExtTCPPLBRehash"] - before, 1, 100)
 
 
+@case
+def outage__loss_probe_after_backoff(lab):
+    """As long as no sample ends a backoff, a loss probe is all that comes before a timeout of seconds. So it comes
+    when the kernel's does, after 200 ms, and not into the same outage as the segment"""
+    settings(lab, tcp_timestamps=0)
+    with lab.connect() as c:
+        outage(c, 2000 * MS)
+        c.receive()
+        sleep_us(1000 * MS)
+        outage(c, 20 * MS)
+        started = now_us()
+        c.receive()
+        within("us until it arrives", now_us() - started, 150 * MS, 250 * MS)
+
+
 def fast_open(lab):
     """A connection whose first byte came with the SYN"""
     connection = connect(lab, lambda s: s.sendto(b"x", socket.MSG_FASTOPEN, ADDRESS))
