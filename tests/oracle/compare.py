@@ -6,6 +6,7 @@ difference has a name, a reason, and is counted.
 """
 
 import collections
+import math
 import re
 
 from scenario import FAST
@@ -207,10 +208,14 @@ def first_difference(stock, differences):
 
 
 def after_a_rounding(stock, other, differences):
-    """Has stock's wheel been late before the first difference? What has come sooner here, and rightly so, meets
-    what the programs do in another order"""
+    """Has stock's wheel been late before the first difference, or a tick late in any case if that comes later
+    here? What has come sooner here, and rightly so, meets what the programs do in another order"""
     when = first_difference(stock, differences) or 10**15
-    return any(y[0] < x[0] - TICK for key in stock.sent
+    later = any(d.number and d.number <= min(len(stock.sent[d.connection, d.host]), len(other.sent[d.connection, d.host])) and
+                stock.sent[d.connection, d.host][d.number - 1][0] == when and
+                other.sent[d.connection, d.host][d.number - 1][0] > when + LATE for d in differences)
+    least = TICK if later else LATE
+    return any(y[0] < x[0] - least for key in stock.sent
                                     for x, y in zip(stock.sent[key], other.sent[key]) if x[0] < when)
 
 
@@ -220,9 +225,9 @@ def in_one_step(stock, differences):
     return {host for (_, host), rows in stock.sent.items() if any(us == when for us, *_ in rows)} == {"a", "b"}
 
 
-def between(stock, other, differences, most=60):
+def between(stock, other, differences, offset, most=60):
     """Where a scenario would have to start for the wheel's steps to fall between what happens closely
-    together where the two differ first: phases in us"""
+    together where the two differ first: phases in us. offset: from a step to where one without a phase starts"""
     numbers = [d for d in differences if d.number is not None]
     times = [us for d in numbers for us, number, *_ in other.sent[d.connection, d.host] if number == d.number] + \
         [us for d in numbers for us, number, *_ in stock.sent[d.connection, d.host] if number == d.number]
@@ -234,7 +239,7 @@ def between(stock, other, differences, most=60):
     for n in sorted(range(len(sent) - 1), key=lambda n: abs(n - 3)):
         for tick in range(-2, 3):
             for part in 0, 250, 500, 750:
-                found.append(int(-(sent[n] + sent[n + 1]) / 2 + tick * TICK + part) % (4096 * TICK))
+                found.append(int(-(sent[n] + sent[n + 1]) / 2 - offset + tick * TICK + part) % (4096 * TICK))
     return found[:most]
 
 
@@ -333,6 +338,7 @@ def same_program(stock, other, key, also):
 # to tcp_backoff_max, 32 there, and eight until 200 ms are over. Also what there may be in all beyond stock's.
 EARLY_PIECES = EARLY_IN_ALL = 52
 SOONER = 10_000         # us: by how much a connection may be given up sooner, besides
+LATEST_ACK = 45_000     # us: by how much stock delays an ACK, with what the wheel rounds
 RESET = {"EPIPE": "ECONNRESET"}     # which of the two depends on what came before the reset
 
 
@@ -417,14 +423,42 @@ def last_sent(story, key, end):
 
 
 def too_soon_for_the_path(stock, other, key):
-    """Is a socket given up that is not on stock, for its last timeout was a little before the path lets anything
-    through, and that of stock, which the timer wheel has put off, a little after?"""
+    """Is a socket given up that is not on stock, for something came a little before the path lets it through, and
+    on stock a little after? The last timeout, which the timer wheel has put off there, or an ACK that was delayed"""
     y = given_up(other, key)
     if y is None or given_up(stock, key) is not None:
         return False
     last = last_sent(other, key, y)
-    return any(last < us <= min(last + rounding(stock, key, us) + SOONER, y)
-               for us, _, shape, _ in stock.sent[key] if waits_for_an_answer(shape))
+    if any(last < us <= min(last + rounding(stock, key, us) + SOONER, y)
+           for us, _, shape, _ in stock.sent[key] if waits_for_an_answer(shape)):
+        return True
+    passed = {shape[2]: us for us, _, shape, fate in reversed(stock.sent[peer_of(key)]) if not fate}
+    return any(fate and us < passed.get(shape[2], 0) <= us + LATEST_ACK for us, _, shape, fate in other.sent[peer_of(key)])
+
+
+def window_closed(story, key):
+    """When the last window of 0 arrived at a host, if nothing came after it"""
+    closes = {number: shape[4] == 0 for _, number, shape, _ in story.sent[peer_of(key)]}
+    end, when = outcome(story, key)[1], None
+    for us, identity in story.local[key]:
+        if identity[0] == "got" and us <= end:
+            when = (us if when is None else when) if closes.get(identity[1]) else None
+    return when
+
+
+def closed_sooner(stock, other, key):
+    """Has a window closed sooner than the same on stock, and stayed so for 200 ms and more until the end?"""
+    when, end = window_closed(other, key), outcome(other, key)[1]
+    if when is None or end - when < FLOOR:
+        return False
+    number = max((n for us, n, shape, _ in other.sent[peer_of(key)] if shape[4] == 0 and us < when), default=0)
+    ack = next((shape[2] for _, n, shape, _ in other.sent[peer_of(key)] if n == number), None)
+    return any(shape[4] == 0 and shape[2] == ack and us > when for us, _, shape, _ in stock.sent[peer_of(key)])
+
+
+def since_when(story, key, end):
+    """When what a host has sent again last, before a moment, was sent first in silence; none: at that moment"""
+    return max((times[0][0] for _, times in waits_in_silence(story, key) if times[0][0] < end), default=end)
 
 
 def only_asks(story, key):
@@ -444,13 +478,13 @@ def lacks_sample(stock, other, key, most=0):
 
 
 def ends_as_stock(stock, other, explained, most=1.1, slack=2_000_000):
-    found = []
+    found, ended_early = [], set()
     for key in sorted(stock.app.keys() | other.app.keys()):
         theirs, ours = outcome(stock, key), outcome(other, key)
         origin = began(stock, (key[0], "a"))
         missed = too_soon_for_the_path(stock, other, key)
         if missed or too_soon_for_the_path(stock, other, peer_of(key)):
-            explained["given up, for its last timeout is not rounded, and the path lets through what is a little later"] += missed
+            explained["given up, for a timeout that is not rounded, or an ACK, comes before the path lets it through"] += missed
             continue
         if any(e[1] == "wrong" for e in other.app[key]):
             found.append(Difference(f"other bytes arrive at {key[1]}", *key, None))
@@ -462,22 +496,32 @@ def ends_as_stock(stock, other, explained, most=1.1, slack=2_000_000):
             elif ours[0] == "ETIMEDOUT" and theirs[0] in ("closed", "aborted") and \
                     theirs[1] - ours[1] <= rounding(stock, key, theirs[1]) + SOONER:
                 explained["a timeout ends what stock's program closes before its wheel is there"] += 1
+            elif ours[0] == "ETIMEDOUT" and theirs[0] in ("closed", "aborted") and closed_sooner(stock, other, key):
+                explained["a timeout ends what waits for a window, for the ACK that closes it was not delayed"] += 1
+                ended_early.update((key, peer_of(key)))
             elif ours[0] == "ETIMEDOUT" and theirs[0] in ("closed", "aborted") and \
                     only_asks(other, key) and not only_asks(stock, key):
                 explained["keepalive ends what stock still sends again, for an ACK has come before an outage"] += 1
             else:
                 found.append(Difference(f"{key[1]}'s end is {ours[0]}, not {theirs[0]}", *key, None))
             continue
-        if ours[3] < theirs[3]:
+        if key in ended_early:
+            continue
+        x, y = (outcome(story, peer_of(key))[:2] for story in (stock, other))
+        if ours[3] < theirs[3] and not (x[0] and y[0] and x[0][0] == y[0][0] == "E" and y[1] < x[1]):
+            # Else its peer has failed in both. When, is judged for itself.
             found.append(Difference(f"{key[1]} receives {ours[3]} bytes, not {theirs[3]}", *key, None))
-        if theirs[4] and not ours[4]:
+        if theirs[4] and not ours[4] and lacks_sample(stock, other, peer_of(key)):
+            explained["no sample from a handshake without time stamps"] += 1
+        elif theirs[4] and not ours[4]:
             found.append(Difference(f"{key[1]} does not see the end of what it reads", *key, None))
         if theirs[0] and theirs[0].startswith("E"):
             took, was = ours[1] - origin, theirs[1] - origin
             if theirs[0] in ("ETIMEDOUT", "EHOSTUNREACH") and \
                     not was - rounding(stock, key, theirs[1]) - SOONER <= took <= was * most + slack and \
                     not (took < was and as_many_timeouts(stock, other, key, theirs[1], ours[1])) and \
-                    not (took > was and (lacks_sample(stock, other, key) or just_missed(other, key, theirs[1], ours[1]))):
+                    not (took > was and (lacks_sample(stock, other, key) or just_missed(other, key, theirs[1], ours[1]) or
+                                         only_asks(other, key) and not only_asks(stock, key))):
                 found.append(Difference(f"{key[1]}'s end comes after {took / 1e6:.3f} s, not {was / 1e6:.3f}", *key, None))
         x, y = given_up(stock, key), given_up(other, key)
         if x is None or y is None or \
@@ -485,6 +529,8 @@ def ends_as_stock(stock, other, explained, most=1.1, slack=2_000_000):
             pass
         elif y < x and as_many_timeouts(stock, other, key, x, y):
             explained["given up after as many timeouts, but shorter round trips"] += 1
+        elif y > x and y - since_when(other, key, y) <= (x - since_when(stock, key, x)) * most + slack:
+            explained["given up later, for an ACK has come before an outage, and less was to be sent again"] += 1
         elif y > x and just_missed(other, key, x, y):
             explained["given up a timeout later: shorter round trips, and so just too soon for the last one"] += 1
         elif y > x and lacks_sample(stock, other, key):
@@ -509,21 +555,20 @@ def waits_for_an_answer(shape):
 
 
 def waits_in_silence(story, key):
-    """Transmissions of the same segment in a row while nothing comes: (its first byte, [(us, number)])"""
-    rows, last = [], None
+    """Transmissions of the same segment while nothing comes: (its first byte, [(us, number)]), by the first"""
+    rows, silent = [], {}
     for us, identity in story.local[key]:
         if identity[0] == "got" or identity[:2] in (("app", "icmp"), ("app", "reset"), ("app", "does")):
-            last = None
+            silent = {}
         if identity[0] != "sent":
             continue
         number = identity[1]
         shape = story.sent[key][number - 1][2]
         if waits_for_an_answer(shape):
-            if last is not None and last == shape[1]:
-                rows[-1][1].append((us, number))
-            else:
-                rows.append((shape[1], [(us, number)]))
-                last = shape[1]
+            if shape[1] not in silent:
+                silent[shape[1]] = []
+                rows.append((shape[1], silent[shape[1]]))
+            silent[shape[1]].append((us, number))
     return rows
 
 
@@ -632,11 +677,15 @@ def negotiated_as_stock(scenario, stock, other, explained):
         for name in MPTCP_FAULTS + ("MPTcpExtMPTCPRetrans",) * same:
             if y.get(name, 0) > x.get(name, 0):
                 found.append(Difference(f"{name} of {host} is {y[name]}, not {x.get(name, 0)}", "", host, None))
-        # At other moments there may be one timeout more until the answer comes. Not two: each takes twice the time.
+        # At other moments there may be one timeout more until the answer comes. Not two: each takes twice the time,
+        # unless stock began with one that was doubled before. And as stock's wheel rounds, an eighth more fit in.
         name = "TcpExtTcpTimeoutRehash"
-        silences = sum(sum(len(times) > 1 for times in repeats(other, key).values()) for key in other.sent if key[1] == host)
-        if y.get(name, 0) > x.get(name, 0) + silences:
-            found.append(Difference(f"{name} of {host} is {y[name]}, not {x.get(name, 0)}", "", host, None))
+        was, now = x.get(name, 0), y.get(name, 0)
+        rows = [[us for us, _ in times] for key in other.sent if key[1] == host
+                for times in repeats(other, key).values() if len(times) > 1]
+        doubled = sum(int(math.log2((times[-1] - times[0]) / FLOOR + 1)) + 1 for times in rows)
+        if now > max(was + len(rows) + was // 8, doubled):
+            found.append(Difference(f"{name} of {host} is {now}, not {was}", "", host, None))
     return found
 
 
