@@ -559,7 +559,7 @@ impl Backend for HiresTimers {
             forget(timer, Which::DelAck);
             return Ack::Wheel;
         }
-        // Before all else, for it may call what the kernel has.
+        // First, so that nothing need be kept across what it calls.
         let wait = ns(ack_wait_us(sk, data));
         let now = sk.clock_ns();
         let pending = timer.deadline(Which::DelAck);
@@ -928,7 +928,8 @@ fn early_us(
     rto::early_us(path, early, backoff, kernel)
 }
 
-/// Returns how long an ACK waits, in us.
+/// Returns how long an ACK waits, in us. Where the minimal timeout is the kernel's own it may be a route's, which can
+/// change with the route.
 #[inline]
 fn ack_wait_us(sk: &LockedSock, data: &Data) -> u32 {
     match data.minimum.get() {

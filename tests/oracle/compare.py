@@ -433,7 +433,8 @@ def too_soon_for_the_path(stock, other, key):
            for us, _, shape, _ in stock.sent[key] if waits_for_an_answer(shape)):
         return True
     passed = {shape[2]: us for us, _, shape, fate in reversed(stock.sent[peer_of(key)]) if not fate}
-    return any(fate and us < passed.get(shape[2], 0) <= us + LATEST_ACK for us, _, shape, fate in other.sent[peer_of(key)])
+    return any(us < passed.get(shape[2], 0) <= us + LATEST_ACK and us <= y - FLOOR
+               for us, _, shape, fate in other.sent[peer_of(key)] if "lost" in fate or "ack" in fate)
 
 
 def window_closed(story, key):
@@ -457,8 +458,10 @@ def closed_sooner(stock, other, key):
 
 
 def since_when(story, key, end):
-    """When what a host has sent again last, before a moment, was sent first in silence; none: at that moment"""
-    return max((times[0][0] for _, times in waits_in_silence(story, key) if times[0][0] < end), default=end)
+    """When the oldest was sent of what a host has not had acknowledged at a moment; none: at that moment"""
+    rows = {what: times for what, times in repeats(story, key).items() if times[0][0] < end}
+    last = max((acked for _, acked in rows), default=0)
+    return min((times[0][0] for (_, acked), times in rows.items() if acked == last), default=end)
 
 
 def only_asks(story, key):
