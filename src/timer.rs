@@ -106,8 +106,8 @@ pub(crate) struct Data {
     uncounted: Cell<u8>,
     /// By how much longer than `tcp_delack_min` an ACK should be delayed, in units of [`ATO_UNIT_US`].
     ato: Cell<u16>,
-    /// When the last segment with data arrived, in us of `CLOCK_MONOTONIC`. That wraps, as the
-    /// kernel's does: after 71 minutes a gap may be taken for a short one, once.
+    /// When the last segment with data arrived since `tcp_delack_min` is set, in us of `CLOCK_MONOTONIC`.
+    /// That wraps, as the kernel's does: after 71 minutes a gap may be taken for a short one, once.
     received: Cell<u32>,
     /// By when the socket's timers on the wheel have expired, if they are queued there; none: not
     /// known, they were not started here.
@@ -531,13 +531,13 @@ impl Backend for HiresTimers {
     #[inline]
     fn data_received(sk: &mut LockedSock, timer: LockedTimer<'_>) {
         let data = timer.data();
-        let now = (sk.clock_ns() / 1000) as u32;
-        let gap = now.wrapping_sub(data.received.get());
-        data.received.set(now);
         let (ato, base) = data.ato(sk);
         if base == delack::DEFAULT_MIN_US {
             return;
         }
+        let now = (sk.clock_ns() / 1000) as u32;
+        let gap = now.wrapping_sub(data.received.get());
+        data.received.set(now);
         let ato = if sk.is_ack_quick() {
             // None is delayed meanwhile.
             base
@@ -664,6 +664,7 @@ impl Backend for HiresTimers {
     fn slack(sk: &mut LockedSock, timer: LockedTimer<'_>, is_alone: bool) -> Option<u32> {
         let data = timer.data();
         match data.current(sk) {
+            Some(own) if own.minimum == Minimum::Same => None,
             Some(own) if !sk.has_backed_off() => own.slack_us(is_alone),
             _ => rare_slack_us(sk, data, is_alone),
         }
@@ -796,8 +797,8 @@ fn restarted(sk: &mut LockedSock, data: &Data, now: u64, delay: u64) -> u64 {
 #[inline]
 fn fresh(sk: &mut LockedSock, data: &Data, now: u64, delay: u64) -> u64 {
     let delay = stretched(data, delay);
-    if delay >= u64::from(sk.rto_ticks()) * tick_ns()
-        && data.minimum.get().is_shorter()
+    if data.minimum.get().is_shorter()
+        && delay >= u64::from(sk.rto_ticks()) * tick_ns()
         && !sk.has_backed_off()
     {
         sk.set_early_wait(Wait::Until((now.saturating_add(delay) / 1000) as u32));
@@ -845,14 +846,15 @@ fn common_timeout_us(sk: &LockedSock, net: &Namespace, own: Own) -> Option<u32> 
     if kernel.knows_more(kernel_path) {
         return None;
     }
-    let us = rto::first_us(path, own.early(net));
-    let fits = match own.minimum {
-        Minimum::Shorter | Minimum::Finer => rto::has_room(us, path, kernel),
-        Minimum::Same => us == path.base_us() || rto::has_room(us, path, kernel),
-        Minimum::Longer => false,
-    };
-    // Rounded up to ticks, the kernel's own is less only where it has a maximum.
-    fits.then_some(us.min(kernel.us))
+    match own.minimum {
+        // Rounded up to ticks, the kernel's own is less only where it has a maximum.
+        Minimum::Same if net.rto_variance_max() == 0 => Some(path.base_us().min(kernel.us).max(1)),
+        Minimum::Shorter | Minimum::Finer => {
+            let us = rto::first_us(path, own.early(net));
+            rto::has_room(us, path, kernel).then_some(us)
+        }
+        _ => None,
+    }
 }
 
 /// As [`timeout_us`], if [`common_timeout_us`] has none.
