@@ -24,6 +24,7 @@ use super::{
     },
     sock::{
         LockedSock,
+        LockedSockMut,
         SockRef, //
     },
 };
@@ -147,7 +148,7 @@ impl<T: Send + 'static> SockTimer<T> {
     /// # Safety
     ///
     /// It must go to [`Self::release`] before `sk` is freed.
-    pub(super) unsafe fn new(sk: &LockedSock, data: T) -> Result<ListArc<Self>> {
+    pub(super) unsafe fn new(sk: LockedSock<'_>, data: T) -> Result<ListArc<Self>> {
         ListArc::pin_init(
             try_pin_init!(Self {
                 // INVARIANT: By the caller's promise.
@@ -163,7 +164,7 @@ impl<T: Send + 'static> SockTimer<T> {
 
     /// Returns access to what the owner knows of the timers, if they are those of `sk`.
     #[inline]
-    pub(crate) fn locked<'a>(&'a self, sk: &'a LockedSock) -> Option<Locked<'a, T>> {
+    pub(crate) fn locked<'a>(&'a self, sk: LockedSock<'a>) -> Option<Locked<'a, T>> {
         let is_ours = core::ptr::eq(self.timers.0.load(Relaxed), sk.as_ptr());
         // SAFETY: `sk` is locked, and keeps being so while it is borrowed.
         is_ours.then(|| unsafe { Locked::new(self) })
@@ -230,7 +231,7 @@ impl<T: Send + 'static> SockTimer<T> {
     /// # Safety
     ///
     /// `this` must be the timers of `sk`, and this their first release.
-    pub(super) unsafe fn release(this: Arc<Self>, _sk: &mut LockedSock) {
+    pub(super) unsafe fn release(this: Arc<Self>, _sk: LockedSockMut<'_>) {
         this.timers.0.store(null_mut(), Relaxed);
         let this = Arc::into_raw(this);
         // SAFETY: `this` points to a live object, whose `rcu` nobody else uses.

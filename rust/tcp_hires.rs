@@ -6,7 +6,10 @@
 
 use super::{
     pernet::Net,
-    sock::LockedSock,
+    sock::{
+        LockedSock,
+        LockedSockMut, //
+    },
     sock_timer::{
         Locked,
         SockTimer,
@@ -91,12 +94,12 @@ pub(crate) trait Backend: Sized + 'static {
     type Data: Send + 'static;
 
     /// Serves a socket that is not served yet, by way of [`attach()`]. Returns whether it does.
-    fn attach(sk: &mut LockedSock) -> bool;
+    fn attach(sk: LockedSockMut<'_>) -> bool;
 
     /// Runs the timer for `event`, `delay` ns after `now`, which is a moment ago, or later. Returns
     /// the ns from `now` to the deadline; none where the wheel shall do it.
     fn start(
-        sk: &mut LockedSock,
+        sk: LockedSockMut<'_>,
         timer: LockedTimerOf<'_, Self>,
         event: Event,
         now: u64,
@@ -104,16 +107,16 @@ pub(crate) trait Backend: Sized + 'static {
     ) -> Option<u64>;
 
     /// A segment with data has arrived, and an ACK is scheduled.
-    fn data_received(sk: &mut LockedSock, timer: LockedTimerOf<'_, Self>);
+    fn data_received(sk: LockedSockMut<'_>, timer: LockedTimerOf<'_, Self>);
 
     /// Runs the timer of a delayed ACK, by way of [`LockedSock::set_ack_delayed`].
-    fn delay_ack(sk: &mut LockedSock, timer: LockedTimerOf<'_, Self>) -> Ack;
+    fn delay_ack(sk: LockedSockMut<'_>, timer: LockedTimerOf<'_, Self>) -> Ack;
 
     /// Returns how long an ACK is delayed, in us, for who only wants to know.
-    fn ato(sk: &LockedSock, timer: LockedTimerOf<'_, Self>) -> u32;
+    fn ato(sk: LockedSock<'_>, timer: LockedTimerOf<'_, Self>) -> u32;
 
     /// Compares the deadline with the clock, and arms the timer for what is left.
-    fn check(sk: &mut LockedSock, timer: LockedTimerOf<'_, Self>, which: Which) -> State;
+    fn check(sk: LockedSockMut<'_>, timer: LockedTimerOf<'_, Self>, which: Which) -> State;
 
     /// Returns the ns to the deadline, negative if it has passed; none if the wheel has it. The socket
     /// may not be locked.
@@ -126,23 +129,23 @@ pub(crate) trait Backend: Sized + 'static {
     fn release(timer: &TimerOf<Self>);
 
     /// Returns the round-trip time in us to believe in where time stamps in ms say `rtt` us.
-    fn coarse_rtt(sk: &mut LockedSock, timer: LockedTimerOf<'_, Self>, rtt: u32) -> u32;
+    fn coarse_rtt(sk: LockedSockMut<'_>, timer: LockedTimerOf<'_, Self>, rtt: u32) -> u32;
 
     /// Returns the retransmission timeout in us, backed off.
-    fn rto(sk: &mut LockedSock, timer: LockedTimerOf<'_, Self>) -> u32;
+    fn rto(sk: LockedSockMut<'_>, timer: LockedTimerOf<'_, Self>) -> u32;
 
     /// Returns what a reordering timer waits on top of its window, or a loss probe on top of two round
     /// trips, in us; none: as the kernel has it. `is_alone`: a probe of a single segment, whose ACK may be
     /// delayed.
-    fn slack(sk: &mut LockedSock, timer: LockedTimerOf<'_, Self>, is_alone: bool) -> Option<u32>;
+    fn slack(sk: LockedSockMut<'_>, timer: LockedTimerOf<'_, Self>, is_alone: bool) -> Option<u32>;
 
     /// Returns what [`Self::rto`] would, for who only wants to know.
-    fn rto_info(sk: &LockedSock, timer: LockedTimerOf<'_, Self>) -> u32;
+    fn rto_info(sk: LockedSock<'_>, timer: LockedTimerOf<'_, Self>) -> u32;
 
     /// A timeout has passed. The kernel's own takes `ticks`; the oldest segment was sent at `sent` us of
     /// `CLOCK_MONOTONIC`, 0 if there is none.
     fn timeout(
-        sk: &mut LockedSock,
+        sk: LockedSockMut<'_>,
         timer: LockedTimerOf<'_, Self>,
         sent: u64,
         ticks: u32,
@@ -152,7 +155,7 @@ pub(crate) trait Backend: Sized + 'static {
     fn rto_init(net: &Net) -> u32;
 
     /// The round trip has been sampled. `is_round`: since the last time that this was so, one is over.
-    fn sampled(sk: &mut LockedSock, timer: LockedTimerOf<'_, Self>, is_round: bool);
+    fn sampled(sk: LockedSockMut<'_>, timer: LockedTimerOf<'_, Self>, is_round: bool);
 
     /// A packet has been freed whose socket seems to wait for that. Callable in any context, the socket
     /// is not locked.
@@ -161,12 +164,12 @@ pub(crate) trait Backend: Sized + 'static {
 
 /// Allocates the timers for a socket that has none, and gives them to the socket. Does not sleep.
 pub(crate) fn attach<B: Backend>(
-    sk: &mut LockedSock,
+    sk: LockedSockMut<'_>,
     data: B::Data,
 ) -> Result<ListArc<TimerOf<B>>> {
     // SAFETY: The kernel calls `release()` before it frees the socket; the owner of a
     // `Registration` has detached all timers before it lets go of that.
-    let timer = unsafe { SockTimer::new(sk, data) }?;
+    let timer = unsafe { SockTimer::new(*sk, data) }?;
     let attached = Arc::into_raw(timer.clone_arc());
     // SAFETY: `LockedSock` is a socket of ours; the field is written under its lock, and read
     // by `timer()`, which knows what is in there.
@@ -175,7 +178,7 @@ pub(crate) fn attach<B: Backend>(
 }
 
 /// Takes the timers from the socket, if they are `timer`.
-pub(crate) fn detach<B: Backend>(sk: &mut LockedSock, timer: &TimerOf<B>) -> bool {
+pub(crate) fn detach<B: Backend>(sk: LockedSockMut<'_>, timer: &TimerOf<B>) -> bool {
     // SAFETY: As in `attach()`, which is where the pointer comes from if it is that of `timer`:
     // so it is the timer of `sk`, and has not been released.
     unsafe {
@@ -248,7 +251,7 @@ impl<B: Backend> Table<B> {
     /// See [`Table`]. But the socket is not served yet.
     unsafe extern "C" fn attach(sk: *mut bindings::sock) -> bool {
         // SAFETY: See `Table`.
-        B::attach(unsafe { LockedSock::from_raw(sk) })
+        B::attach(unsafe { LockedSockMut::from_raw(sk) })
     }
 
     /// [`Backend::start`].
@@ -275,7 +278,7 @@ impl<B: Backend> Table<B> {
         // SAFETY: See `Table`.
         let wait = unsafe {
             B::start(
-                LockedSock::from_raw(sk),
+                LockedSockMut::from_raw(sk),
                 locked::<B>(sk),
                 event,
                 now_ns,
@@ -296,7 +299,7 @@ impl<B: Backend> Table<B> {
     /// See [`Table`].
     unsafe extern "C" fn data_recv(sk: *mut bindings::sock) {
         // SAFETY: See `Table`.
-        unsafe { B::data_received(LockedSock::from_raw(sk), locked::<B>(sk)) }
+        unsafe { B::data_received(LockedSockMut::from_raw(sk), locked::<B>(sk)) }
     }
 
     /// [`Backend::delay_ack`].
@@ -306,7 +309,7 @@ impl<B: Backend> Table<B> {
     /// See [`Table`].
     unsafe extern "C" fn delay_ack(sk: *mut bindings::sock) -> c_int {
         // SAFETY: See `Table`.
-        match unsafe { B::delay_ack(LockedSock::from_raw(sk), locked::<B>(sk)) } {
+        match unsafe { B::delay_ack(LockedSockMut::from_raw(sk), locked::<B>(sk)) } {
             Ack::Now => -1,
             Ack::Wheel => 0,
             Ack::In(ns) => {
@@ -339,7 +342,7 @@ impl<B: Backend> Table<B> {
     /// See [`Table`].
     unsafe extern "C" fn check(sk: *mut bindings::sock, what: c_int) -> c_int {
         // SAFETY: See `Table`.
-        match unsafe { B::check(LockedSock::from_raw(sk), locked::<B>(sk), which(what)) } {
+        match unsafe { B::check(LockedSockMut::from_raw(sk), locked::<B>(sk), which(what)) } {
             State::None => 0,
             State::Early => -1,
             State::Due(late) => {
@@ -390,7 +393,7 @@ impl<B: Backend> Table<B> {
         let timer = unsafe { locked::<B>(sk) };
         B::release(&timer);
         // SAFETY: See `Table`.
-        detach::<B>(unsafe { LockedSock::from_raw(sk) }, &timer);
+        detach::<B>(unsafe { LockedSockMut::from_raw(sk) }, &timer);
     }
 
     /// [`Backend::rto_init`].
@@ -410,7 +413,7 @@ impl<B: Backend> Table<B> {
     /// See [`Table`].
     unsafe extern "C" fn coarse_rtt(sk: *mut bindings::sock, rtt_us: u32) -> u32 {
         // SAFETY: See `Table`.
-        unsafe { B::coarse_rtt(LockedSock::from_raw(sk), locked::<B>(sk), rtt_us) }
+        unsafe { B::coarse_rtt(LockedSockMut::from_raw(sk), locked::<B>(sk), rtt_us) }
     }
 
     /// [`Backend::rto`].
@@ -420,7 +423,7 @@ impl<B: Backend> Table<B> {
     /// See [`Table`].
     unsafe extern "C" fn rto(sk: *mut bindings::sock) -> u32 {
         // SAFETY: See `Table`.
-        unsafe { B::rto(LockedSock::from_raw(sk), locked::<B>(sk)) }
+        unsafe { B::rto(LockedSockMut::from_raw(sk), locked::<B>(sk)) }
     }
 
     /// [`Backend::slack`].
@@ -430,7 +433,7 @@ impl<B: Backend> Table<B> {
     /// See [`Table`].
     unsafe extern "C" fn slack(sk: *mut bindings::sock, alone: bool) -> u32 {
         // SAFETY: See `Table`.
-        let us = unsafe { B::slack(LockedSock::from_raw(sk), locked::<B>(sk), alone) };
+        let us = unsafe { B::slack(LockedSockMut::from_raw(sk), locked::<B>(sk), alone) };
         us.unwrap_or(u32::MAX)
     }
 
@@ -441,7 +444,7 @@ impl<B: Backend> Table<B> {
     /// See [`Table`].
     unsafe extern "C" fn sample(sk: *mut bindings::sock, round: bool) {
         // SAFETY: See `Table`.
-        unsafe { B::sampled(LockedSock::from_raw(sk), locked::<B>(sk), round) }
+        unsafe { B::sampled(LockedSockMut::from_raw(sk), locked::<B>(sk), round) }
     }
 
     /// [`Backend::rto_info`].
@@ -468,7 +471,7 @@ impl<B: Backend> Table<B> {
         // What does not fit is days away.
         let wait = |us: u32| i32::try_from(us).unwrap_or(i32::MAX).max(1);
         // SAFETY: See `Table`.
-        match unsafe { B::timeout(LockedSock::from_raw(sk), locked::<B>(sk), sent_us, rto) } {
+        match unsafe { B::timeout(LockedSockMut::from_raw(sk), locked::<B>(sk), sent_us, rto) } {
             Passed::Kernel => 0,
             Passed::Early(us) => wait(us),
             Passed::TooSoon(us) => -wait(us),

@@ -16,7 +16,10 @@
 
 use super::{
     pernet::Net,
-    sock::LockedSock, //
+    sock::{
+        LockedSock,
+        LockedSockMut, //
+    },
 };
 use core::{
     mem::ManuallyDrop,
@@ -248,11 +251,11 @@ impl Drop for Queue {
     }
 }
 
-impl LockedSock {
+impl LockedSock<'_> {
     /// Returns at what rate packets have been delivered: so many bytes in so many us, both 0 before
     /// the first sample.
     #[inline]
-    pub(crate) fn delivered(&self) -> (u64, u32) {
+    pub(crate) fn delivered(self) -> (u64, u32) {
         // SAFETY: By the type's invariant.
         unsafe {
             let tp = self.as_ptr().cast::<bindings::tcp_sock>();
@@ -261,23 +264,25 @@ impl LockedSock {
         }
     }
 
+    /// Returns whether the device has asked for more packets than TCP gives by default, to aggregate
+    /// them (`sk_pacing_shift_update()`).
+    #[inline]
+    pub(crate) fn has_deep_queue(self) -> bool {
+        // SAFETY: By the type's invariant. Who sends may write it without the lock.
+        unsafe { addr_of!((*self.as_ptr()).sk_pacing_shift).read_volatile() < 10 }
+    }
+}
+
+impl LockedSockMut<'_> {
     /// Sets how many bytes (truesize) the socket may have in qdisc and device; none: as the kernel has
     /// it.
     #[inline]
-    pub(crate) fn set_queue_bytes(&mut self, bytes: Option<NonZero<u32>>) {
+    pub(crate) fn set_queue_bytes(self, bytes: Option<NonZero<u32>>) {
         // SAFETY: By the type's invariant.
         unsafe {
             (*self.as_ptr().cast::<bindings::tcp_sock>()).queue_bytes =
                 bytes.map_or(0, NonZero::get)
         }
-    }
-
-    /// Returns whether the device has asked for more packets than TCP gives by default, to aggregate
-    /// them (`sk_pacing_shift_update()`).
-    #[inline]
-    pub(crate) fn has_deep_queue(&self) -> bool {
-        // SAFETY: By the type's invariant. Who sends may write it without the lock.
-        unsafe { addr_of!((*self.as_ptr()).sk_pacing_shift).read_volatile() < 10 }
     }
 }
 
@@ -288,7 +293,7 @@ mod tests {
     use super::*;
 
     /// Calls `f` with a socket of the kernel's.
-    fn with_sock(f: impl FnOnce(&mut LockedSock)) -> Result {
+    fn with_sock(f: impl FnOnce(LockedSockMut<'_>)) -> Result {
         let mut sock = null_mut();
         // SAFETY: Process context. The first namespace is always there.
         kernel::error::to_result(unsafe {
@@ -304,7 +309,7 @@ mod tests {
         unsafe {
             let sk = (*sock).sk;
             bindings::lock_sock_nested(sk, 0);
-            f(LockedSock::from_raw(sk));
+            f(LockedSockMut::from_raw(sk));
             bindings::release_sock(sk);
             bindings::sock_release(sock);
         }

@@ -39,6 +39,7 @@ use crate::{
             jiffies,
             ticks_to_us,
             LockedSock,
+            LockedSockMut,
             Wait, //
         },
         sock_timer::{
@@ -166,7 +167,7 @@ impl Own {
 
     /// Returns the path as the kernel knows it, and as it is with this minimum.
     #[inline]
-    fn paths(self, sk: &LockedSock) -> (rto::Path, rto::Path) {
+    fn paths(self, sk: LockedSock<'_>) -> (rto::Path, rto::Path) {
         let kernel = rto::Path {
             srtt_us8: sk.srtt_us8(),
             rttvar_us: sk.rttvar_us(),
@@ -192,7 +193,7 @@ impl Own {
 
     /// Returns what it is now: the variance term follows a change of the minimum.
     #[inline]
-    fn now(self, sk: &LockedSock) -> Self {
+    fn now(self, sk: LockedSock<'_>) -> Self {
         match self.set == sk.rto_min_setting() {
             true => self,
             false => self.changed(sk),
@@ -200,7 +201,7 @@ impl Own {
     }
 
     #[cold]
-    fn changed(self, sk: &LockedSock) -> Self {
+    fn changed(self, sk: LockedSock<'_>) -> Self {
         // While nothing answers, the socket may have no route to ask.
         if sk.early_timeouts() != 0 || sk.has_backed_off() {
             return self;
@@ -257,13 +258,13 @@ impl Data {
 
     /// Returns the minimal timeout as it was last looked up, unless it may have changed since.
     #[inline]
-    fn current(&self, sk: &LockedSock) -> Option<Own> {
+    fn current(&self, sk: LockedSock<'_>) -> Option<Own> {
         (self.rto_min_set.get() == sk.rto_min_setting()).then(|| self.own())
     }
 
     /// Looks the minimal timeout up again.
     #[cold]
-    fn look_up(&self, sk: &LockedSock) -> Own {
+    fn look_up(&self, sk: LockedSock<'_>) -> Own {
         let own = self.own().changed(sk);
         self.rto_min_set.set(own.set);
         self.minimum.set(own.minimum);
@@ -305,7 +306,7 @@ impl Data {
 
     /// Returns the predicted delay of an ACK and what it is founded on, both in us. The kernel's own
     /// prediction where nothing is set.
-    fn ato(&self, sk: &LockedSock) -> (u32, u32) {
+    fn ato(&self, sk: LockedSock<'_>) -> (u32, u32) {
         let base = self.net.delack_min_us();
         if base == delack::DEFAULT_MIN_US {
             (ticks_to_us(sk.ato_ticks()), base)
@@ -353,7 +354,7 @@ pub(crate) fn leave() {
             continue;
         };
         sk.with_lock(|sk| {
-            if timer.locked(sk).is_none() {
+            if timer.locked(*sk).is_none() {
                 return;
             }
             let deadlines = [Which::Xmit, Which::DelAck].map(|which| {
@@ -364,7 +365,7 @@ pub(crate) fn leave() {
             let now = hrtimer::now();
             // The next timeout is the kernel's own.
             let kernel_at = (sk.is_timeout_pending() && !sk.has_backed_off())
-                .then(|| kernel_at(sk, &timer, sk.rto_ticks(), sk.oldest_sent_us()))
+                .then(|| kernel_at(*sk, &timer, sk.rto_ticks(), sk.oldest_sent_us()))
                 .flatten();
             sk.set_early_wait(Wait::None);
             tcp_hires::detach::<HiresTimers>(sk, &timer);
@@ -392,7 +393,7 @@ fn is_leaving() -> bool {
 /// As [`set`]. Returns none where the timer wheel shall serve a delay that long.
 #[inline(always)]
 fn run(
-    sk: &mut LockedSock,
+    sk: LockedSockMut<'_>,
     timer: LockedTimer<'_>,
     which: Which,
     now: u64,
@@ -409,7 +410,7 @@ fn run(
 /// Sets the deadline `delay` after `now`, both in ns, and sees to it that the timer expires then, or
 /// before. Returns whether the timer had to be armed for it.
 #[inline(always)]
-fn set(sk: &mut LockedSock, timer: LockedTimer<'_>, which: Which, now: u64, delay: u64) -> bool {
+fn set(sk: LockedSockMut<'_>, timer: LockedTimer<'_>, which: Which, now: u64, delay: u64) -> bool {
     let at = now.saturating_add(delay);
     timer.set_deadline(which, at);
     cover(sk, timer, which, at, delay)
@@ -421,7 +422,7 @@ fn set(sk: &mut LockedSock, timer: LockedTimer<'_>, which: Which, now: u64, dela
 /// That a timer is queued is seen without its lock. If it expires right now, the expiry waits for the
 /// socket. Inlined, for a segment may start two timers.
 #[inline(always)]
-fn cover(sk: &mut LockedSock, timer: LockedTimer<'_>, which: Which, at: u64, delay: u64) -> bool {
+fn cover(sk: LockedSockMut<'_>, timer: LockedTimer<'_>, which: Which, at: u64, delay: u64) -> bool {
     if deadline::is_far(delay, tick_ns()) {
         let woken = &timer.data().woken[which as usize];
         let tick = jiffies() as u16;
@@ -462,7 +463,7 @@ pub(crate) struct HiresTimers;
 impl Backend for HiresTimers {
     type Data = Data;
 
-    fn attach(sk: &mut LockedSock) -> bool {
+    fn attach(sk: LockedSockMut<'_>) -> bool {
         // Of a closed socket nobody would take it back.
         if sk.is_closed() || is_leaving() {
             return false;
@@ -500,7 +501,7 @@ impl Backend for HiresTimers {
 
     #[inline]
     fn start(
-        sk: &mut LockedSock,
+        sk: LockedSockMut<'_>,
         timer: LockedTimer<'_>,
         event: Event,
         now: u64,
@@ -529,9 +530,9 @@ impl Backend for HiresTimers {
     }
 
     #[inline]
-    fn data_received(sk: &mut LockedSock, timer: LockedTimer<'_>) {
+    fn data_received(sk: LockedSockMut<'_>, timer: LockedTimer<'_>) {
         let data = timer.data();
-        let (ato, base) = data.ato(sk);
+        let (ato, base) = data.ato(*sk);
         if base == delack::DEFAULT_MIN_US {
             return;
         }
@@ -549,7 +550,7 @@ impl Backend for HiresTimers {
     }
 
     #[inline]
-    fn delay_ack(sk: &mut LockedSock, timer: LockedTimer<'_>) -> Ack {
+    fn delay_ack(sk: LockedSockMut<'_>, timer: LockedTimer<'_>) -> Ack {
         let data = timer.data();
         if !data.net.delayed_ack() {
             return Ack::Now;
@@ -560,7 +561,7 @@ impl Backend for HiresTimers {
             return Ack::Wheel;
         }
         // First, so that nothing need be kept across what it calls.
-        let wait = ns(ack_wait_us(sk, data));
+        let wait = ns(ack_wait_us(*sk, data));
         let now = sk.clock_ns();
         let pending = timer.deadline(Which::DelAck);
         let pending = (pending != 0 && sk.is_ack_delayed()).then_some(pending);
@@ -575,11 +576,11 @@ impl Backend for HiresTimers {
         }
     }
 
-    fn ato(sk: &LockedSock, timer: LockedTimer<'_>) -> u32 {
+    fn ato(sk: LockedSock<'_>, timer: LockedTimer<'_>) -> u32 {
         ack_wait_us(sk, timer.data())
     }
 
-    fn check(sk: &mut LockedSock, timer: LockedTimer<'_>, which: Which) -> State {
+    fn check(sk: LockedSockMut<'_>, timer: LockedTimer<'_>, which: Which) -> State {
         let data = timer.data();
         let at = timer.deadline(which);
         if at == 0 {
@@ -591,7 +592,7 @@ impl Backend for HiresTimers {
                 Which::Xmit => data.net.stats.count(Counter::Fired),
                 Which::DelAck => {
                     data.net.stats.count(Counter::AcksFired);
-                    let (ato, base) = data.ato(sk);
+                    let (ato, base) = data.ato(*sk);
                     if base != delack::DEFAULT_MIN_US {
                         let rto = ticks_to_us(sk.rto_ticks());
                         let ato = delack::after_expiry_us(ato, sk.is_interactive(), base, rto);
@@ -638,7 +639,7 @@ impl Backend for HiresTimers {
         tsq::freed(sk);
     }
 
-    fn coarse_rtt(sk: &mut LockedSock, timer: LockedTimer<'_>, rtt: u32) -> u32 {
+    fn coarse_rtt(sk: LockedSockMut<'_>, timer: LockedTimer<'_>, rtt: u32) -> u32 {
         match timer.data().minimum.get().is_shorter() {
             true => rto::coarse_rtt_us(rtt, sk.srtt_us8()),
             false => rtt,
@@ -652,31 +653,31 @@ impl Backend for HiresTimers {
     }
 
     #[inline]
-    fn rto(sk: &mut LockedSock, timer: LockedTimer<'_>) -> u32 {
+    fn rto(sk: LockedSockMut<'_>, timer: LockedTimer<'_>) -> u32 {
         let data = timer.data();
         // This is asked for each segment: nothing is kept for the rare cases, they end here.
-        data.current(sk)
-            .and_then(|own| common_timeout_us(sk, &data.net, own))
-            .unwrap_or_else(|| looked_up_timeout_us(sk, data))
+        data.current(*sk)
+            .and_then(|own| common_timeout_us(*sk, &data.net, own))
+            .unwrap_or_else(|| looked_up_timeout_us(*sk, data))
     }
 
     #[inline]
-    fn slack(sk: &mut LockedSock, timer: LockedTimer<'_>, is_alone: bool) -> Option<u32> {
+    fn slack(sk: LockedSockMut<'_>, timer: LockedTimer<'_>, is_alone: bool) -> Option<u32> {
         let data = timer.data();
-        match data.current(sk) {
+        match data.current(*sk) {
             Some(own) if own.minimum == Minimum::Same => None,
             Some(own) if !sk.has_backed_off() => own.slack_us(is_alone),
-            _ => rare_slack_us(sk, data, is_alone),
+            _ => rare_slack_us(*sk, data, is_alone),
         }
     }
 
-    fn rto_info(sk: &LockedSock, timer: LockedTimer<'_>) -> u32 {
+    fn rto_info(sk: LockedSock<'_>, timer: LockedTimer<'_>) -> u32 {
         let data = timer.data();
         timeout_us(sk, &data.net, data.own().now(sk))
     }
 
     #[inline]
-    fn sampled(sk: &mut LockedSock, timer: LockedTimer<'_>, is_round: bool) {
+    fn sampled(sk: LockedSockMut<'_>, timer: LockedTimer<'_>, is_round: bool) {
         let data = timer.data();
         if data.minimum.get() == Minimum::Same {
             return;
@@ -688,14 +689,14 @@ impl Backend for HiresTimers {
         }
     }
 
-    fn timeout(sk: &mut LockedSock, timer: LockedTimer<'_>, sent: u64, ticks: u32) -> Passed {
+    fn timeout(sk: LockedSockMut<'_>, timer: LockedTimer<'_>, sent: u64, ticks: u32) -> Passed {
         let data = timer.data();
         if sk.has_backed_off() || sk.early_wait() == Wait::Fixed {
             sk.set_early_wait(Wait::None);
             return Passed::Kernel;
         }
         let now = hrtimer::now();
-        let left = kernel_at(sk, &timer, ticks, sent).and_then(|(at, tolerance)| {
+        let left = kernel_at(*sk, &timer, ticks, sent).and_then(|(at, tolerance)| {
             let left = u32::try_from(at.saturating_sub(now).div_ceil(1000)).unwrap_or(u32::MAX);
             (left > tolerance).then_some((at, left))
         });
@@ -705,7 +706,7 @@ impl Backend for HiresTimers {
         };
         sk.set_early_wait(Wait::Until((at / 1000) as u32));
         let (kernel, own) = (kernel(ticks), data.own());
-        let early = |timeouts| early_us(sk, &data.net, own, kernel, timeouts);
+        let early = |timeouts| early_us(*sk, &data.net, own, kernel, timeouts);
         let timeouts = sk.early_timeouts().saturating_add(1);
         let (first, next) = (early(0), early(timeouts));
         if early(timeouts - 1).is_none() {
@@ -724,7 +725,7 @@ impl Backend for HiresTimers {
 /// it may pass; none if the timer was started for nothing else. `sent`: when the oldest segment was sent,
 /// in us.
 #[cold]
-fn kernel_at(sk: &LockedSock, timer: &Timer, ticks: u32, sent: u64) -> Option<(u64, u32)> {
+fn kernel_at(sk: LockedSock<'_>, timer: &Timer, ticks: u32, sent: u64) -> Option<(u64, u32)> {
     let timer = timer.locked(sk)?;
     let data = timer.data();
     let kernel = kernel(ticks);
@@ -764,7 +765,7 @@ fn kernel_at(sk: &LockedSock, timer: &Timer, ticks: u32, sent: u64) -> Option<(u
 
 /// Returns by how many us the kernel's own loss probe, after which the timeout starts again, comes later than
 /// that before the timeout `early`.
-fn later_probe_us(sk: &LockedSock, data: &Data, kernel: rto::Kernel, early: u32) -> u32 {
+fn later_probe_us(sk: LockedSock<'_>, data: &Data, kernel: rto::Kernel, early: u32) -> u32 {
     let (path, _) = data.own().paths(sk);
     let slack = match sk.is_alone() {
         true => sk.kernel_rto_min_us(),
@@ -777,7 +778,7 @@ fn later_probe_us(sk: &LockedSock, data: &Data, kernel: rto::Kernel, early: u32)
 /// Returns the delay in ns of a timer that is started for a timeout where it has run for another one, or
 /// for an early one.
 #[cold]
-fn restarted(sk: &mut LockedSock, data: &Data, now: u64, delay: u64) -> u64 {
+fn restarted(sk: LockedSockMut<'_>, data: &Data, now: u64, delay: u64) -> u64 {
     match sk.early_wait() {
         // Nothing has arrived since. What is left of a wait has been stretched before, and the kernel's
         // timeout is not put off.
@@ -795,7 +796,7 @@ fn restarted(sk: &mut LockedSock, data: &Data, now: u64, delay: u64) -> u64 {
 /// Returns the delay in ns of a timer that is started for a timeout. If it is the kernel's own though early
 /// ones may come, that is noted: when the timer expires, one might be possible again.
 #[inline]
-fn fresh(sk: &mut LockedSock, data: &Data, now: u64, delay: u64) -> u64 {
+fn fresh(sk: LockedSockMut<'_>, data: &Data, now: u64, delay: u64) -> u64 {
     let delay = stretched(data, delay);
     if data.minimum.get().is_shorter()
         && delay >= u64::from(sk.rto_ticks()) * tick_ns()
@@ -830,13 +831,13 @@ fn stretched(data: &Data, delay: u64) -> u64 {
 }
 
 /// Returns the retransmission timeout in us as it is now: the early one, or the kernel's own.
-fn timeout_us(sk: &LockedSock, net: &Namespace, own: Own) -> u32 {
+fn timeout_us(sk: LockedSock<'_>, net: &Namespace, own: Own) -> u32 {
     common_timeout_us(sk, net, own).unwrap_or_else(|| rare_timeout_us(sk, net, own))
 }
 
 /// As [`timeout_us`], if nothing has timed out and nothing is known but samples.
 #[inline]
-fn common_timeout_us(sk: &LockedSock, net: &Namespace, own: Own) -> Option<u32> {
+fn common_timeout_us(sk: LockedSock<'_>, net: &Namespace, own: Own) -> Option<u32> {
     let is_first = !sk.has_backed_off() && sk.early_timeouts() == 0;
     if !is_first || sk.srtt_us8() == 0 || sk.is_window_closed() {
         return None;
@@ -859,7 +860,7 @@ fn common_timeout_us(sk: &LockedSock, net: &Namespace, own: Own) -> Option<u32> 
 
 /// As [`timeout_us`], if [`common_timeout_us`] has none.
 #[cold]
-fn rare_timeout_us(sk: &LockedSock, net: &Namespace, own: Own) -> u32 {
+fn rare_timeout_us(sk: LockedSock<'_>, net: &Namespace, own: Own) -> u32 {
     let kernel = kernel(sk.rto_ticks());
     if !sk.has_backed_off() {
         if let Some(early) = early_us(sk, net, own, kernel, sk.early_timeouts()) {
@@ -879,7 +880,7 @@ fn rare_timeout_us(sk: &LockedSock, net: &Namespace, own: Own) -> u32 {
 
 /// As [`timeout_us`], with the minimal timeout as it is now.
 #[cold]
-fn looked_up_timeout_us(sk: &LockedSock, data: &Data) -> u32 {
+fn looked_up_timeout_us(sk: LockedSock<'_>, data: &Data) -> u32 {
     let own = data.current(sk).unwrap_or_else(|| data.look_up(sk));
     timeout_us(sk, &data.net, own)
 }
@@ -887,7 +888,7 @@ fn looked_up_timeout_us(sk: &LockedSock, data: &Data) -> u32 {
 /// See [`Backend::slack`], with the minimal timeout as it is now. While the timeout is backed off there is only one
 /// probe until then, and it may be long: a probe that comes soon would be lost with the segment.
 #[cold]
-fn rare_slack_us(sk: &LockedSock, data: &Data, is_alone: bool) -> Option<u32> {
+fn rare_slack_us(sk: LockedSock<'_>, data: &Data, is_alone: bool) -> Option<u32> {
     let own = data.current(sk).unwrap_or_else(|| data.look_up(sk));
     match own.minimum.is_shorter() && sk.has_backed_off() {
         true => None,
@@ -898,7 +899,7 @@ fn rare_slack_us(sk: &LockedSock, data: &Data, is_alone: bool) -> Option<u32> {
 /// Returns the early timeout in us after so many; none if the kernel's own comes first. What a closed window refuses
 /// is for the kernel's own alone, as probes of such a window are.
 fn early_us(
-    sk: &LockedSock,
+    sk: LockedSock<'_>,
     net: &Namespace,
     own: Own,
     kernel: rto::Kernel,
@@ -933,7 +934,7 @@ fn early_us(
 /// Returns how long an ACK waits, in us. Where the minimal timeout is the kernel's own it may be a route's, which can
 /// change with the route.
 #[inline]
-fn ack_wait_us(sk: &LockedSock, data: &Data) -> u32 {
+fn ack_wait_us(sk: LockedSock<'_>, data: &Data) -> u32 {
     match data.minimum.get() {
         Minimum::Same => looked_up_ack_wait_us(sk, data),
         _ => match data.current(sk) {
@@ -945,13 +946,13 @@ fn ack_wait_us(sk: &LockedSock, data: &Data) -> u32 {
 
 /// As [`ack_wait_us`], with the minimal timeout as it is now.
 #[inline(never)]
-fn looked_up_ack_wait_us(sk: &LockedSock, data: &Data) -> u32 {
+fn looked_up_ack_wait_us(sk: LockedSock<'_>, data: &Data) -> u32 {
     limited_ack_wait_us(sk, data, sk.rto_min_us())
 }
 
 /// As [`ack_wait_us`], with that minimal timeout, in us.
 #[inline(always)]
-fn limited_ack_wait_us(sk: &LockedSock, data: &Data, rto_min: u32) -> u32 {
+fn limited_ack_wait_us(sk: LockedSock<'_>, data: &Data, rto_min: u32) -> u32 {
     let longest = delack::longest_us(rto_min, ticks_to_us(1), sk.delack_max_us());
     let (ato, base) = data.ato(sk);
     let worth = if ato <= base {
@@ -964,7 +965,7 @@ fn limited_ack_wait_us(sk: &LockedSock, data: &Data, rto_min: u32) -> u32 {
 
 /// Returns how long an ACK is worth to wait, in us, when the prediction `ato` exceeds `base`.
 #[cold]
-fn predicted_ack_wait_us(sk: &LockedSock, ato: u32, base: u32) -> u32 {
+fn predicted_ack_wait_us(sk: LockedSock<'_>, ato: u32, base: u32) -> u32 {
     let has_no_more = sk.is_interactive() || sk.is_ack_pushed();
     delack::delay_us(ato, base, has_no_more, sk.srtt_us8() >> 3)
 }

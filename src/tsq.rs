@@ -13,7 +13,7 @@ use crate::{
             Filled,
             PerCpu, //
         },
-        sock::LockedSock,
+        sock::LockedSockMut,
         tasklet::{
             Run,
             Tasklet, //
@@ -110,7 +110,7 @@ impl Run for Waiting {
 
 /// Limits what the socket may have in qdisc and device, by the settings as they are now.
 #[inline]
-pub(crate) fn limit(sk: &mut LockedSock, net: &Namespace) {
+pub(crate) fn limit(sk: LockedSockMut<'_>, net: &Namespace) {
     let bytes = sk.net().limit_output_bytes().get() as u32;
     let us = net.limit_output_usecs();
     let limit = if bytes >= tsq::KERNEL_BYTES && us == 0 || sk.has_deep_queue() {
