@@ -63,8 +63,7 @@ impl kernel::Module for FineTcp {
         unsafe { receiver::init() };
         // SAFETY: Once; `_namespaces` is dropped last.
         let namespaces = unsafe { netns::NAMESPACES.register()? };
-        // SAFETY: Once, and before the backend, which is dropped before this is.
-        let queues = unsafe { tsq::init()? };
+        let queues = tsq::queues()?;
         let backend =
             ext::tcp_hires::Registration::new::<timer::HiresTimers>(floor).inspect_err(|&e| {
                 if e == EBUSY {

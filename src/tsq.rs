@@ -38,7 +38,10 @@ use core::ptr::{
 use kernel::{
     new_spinlock_irq,
     prelude::*,
-    sync::SpinLockIrq, //
+    sync::{
+        rcu,
+        SpinLockIrq, //
+    },
 };
 
 /// The sockets of one CPU that are to be resumed.
@@ -50,20 +53,17 @@ pub(crate) struct Waiting {
 
 static WAITING: PerCpu<Tasklet<Waiting>> = PerCpu::new();
 
-/// Makes the queues and their tasklets. They go with what it returns, once all are resumed.
+/// Makes the queues and their tasklets. They go with what it returns, once all are resumed. Sleeps.
 ///
-/// # Safety
+/// # Errors
 ///
-/// Must be called once, and before the backend is registered that calls [`freed`]; what it returns
-/// must be dropped after that.
-pub(crate) unsafe fn init() -> Result<Filled<Tasklet<Waiting>>> {
-    let new = || {
+/// `ENOMEM`; `EBUSY` if they are there.
+pub(crate) fn queues() -> Result<Filled<Tasklet<Waiting>>> {
+    WAITING.fill(|| {
         Tasklet::new(pin_init!(Waiting {
             queue <- new_spinlock_irq!(Queue::new()),
         }))
-    };
-    // SAFETY: By the caller's promise.
-    unsafe { WAITING.fill(new) }
+    })
 }
 
 /// A packet of a socket has been freed. Callable in any context.
@@ -72,7 +72,8 @@ pub(crate) fn freed(sk: Freed) {
     if sk.should_drain() {
         return;
     }
-    let Some(waiting) = WAITING.get() else {
+    let rcu = rcu::read_lock();
+    let Some(waiting) = WAITING.get(&rcu) else {
         // Before the backend was there, or after.
         kernel::warn_on!(true);
         return;
