@@ -12,6 +12,7 @@ pub(crate) mod hrtimer;
 pub(crate) mod percpu;
 pub(crate) mod pernet;
 pub(crate) mod random;
+pub(crate) mod served;
 pub(crate) mod sock;
 pub(crate) mod sock_timer;
 pub(crate) mod sysctl;

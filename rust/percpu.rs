@@ -85,6 +85,16 @@ impl<T: Send + Sync> PerCpu<T> {
 #[must_use]
 pub(crate) struct Filled<T: Send + Sync + 'static>(&'static PerCpu<T>);
 
+impl<T: Send + Sync> Filled<T> {
+    /// Returns those of all CPUs.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &T> {
+        // SAFETY: By the invariant of `PerCpu`: only our `drop()` replaces what `fill()` has set.
+        unsafe { &*self.0 .0.load(Relaxed) }
+            .iter()
+            .map(|one| &**one)
+    }
+}
+
 impl<T: Send + Sync> Drop for Filled<T> {
     fn drop(&mut self) {
         let all = self.0 .0.xchg(null_mut(), Relaxed);

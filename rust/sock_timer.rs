@@ -24,7 +24,6 @@ use super::{
     },
     sock::{
         LockedSock,
-        LockedSockMut,
         SockRef, //
     },
 };
@@ -37,20 +36,13 @@ use core::{
 };
 use kernel::{
     bindings,
-    list::{
-        impl_list_arc_safe,
-        impl_list_item,
-        ListArc,
-        ListLinks, //
-    },
     prelude::*,
     sync::{
         atomic::{
             Atomic,
             Relaxed, //
         },
-        rcu,
-        Arc, //
+        rcu, //
     },
     types::{
         NotThreadSafe,
@@ -121,53 +113,50 @@ impl HrTimerCallback<2> for Owner {
 pub(crate) struct SockTimer<T> {
     #[pin]
     timers: Timed<Owner, 2>,
-    #[pin]
-    links: ListLinks,
+    /// For the list that it is in.
+    pub(super) links: Opaque<bindings::hlist_node>,
     rcu: Opaque<bindings::callback_head>,
     deadlines: [Opaque<u64>; 2],
+    /// That list.
+    pub(super) list: NonNull<c_void>,
     data: T,
 }
 
-// SAFETY: Nothing but `rcu` is in the way of that, which may be used anywhere, and what is a `u64`.
+// SAFETY: Nothing but `links`, `list` and `rcu` is in the way of that, which may be used anywhere, and what
+// is a `u64`.
 unsafe impl<T: Send> Send for SockTimer<T> {}
-// SAFETY: As above; `rcu` is used once, by `release()`, `data` only by who has the socket locked, and
-// `deadlines` with volatile accesses. Those race only with who looks without the lock to tell a user
+// SAFETY: As above; `links` is guarded by the lock of the list, `rcu` is used once, by `release()`, `data`
+// only by who has the socket locked, and `deadlines` with volatile accesses. Those race only with who looks without the lock to tell a user
 // what is left; on 32 bits that may be half of a change.
 unsafe impl<T: Send> Sync for SockTimer<T> {}
-
-impl_list_arc_safe! {
-    impl{T} ListArcSafe<0> for SockTimer<T> { untracked; }
-}
-impl_list_item! {
-    impl{T} ListItem<0> for SockTimer<T> { using ListLinks { self.links }; }
-}
 
 impl<T: Send + 'static> SockTimer<T> {
     /// Allocates idle timers for `sk`. Does not sleep.
     ///
+    /// # Errors
+    ///
+    /// `ENOMEM`.
+    ///
     /// # Safety
     ///
-    /// It must go to [`Self::release`] before `sk` is freed.
-    pub(super) unsafe fn new(sk: LockedSock<'_>, data: T) -> Result<ListArc<Self>> {
-        ListArc::pin_init(
+    /// They must go to [`Self::release`] before `sk` is freed, or be dropped before `sk` is unlocked.
+    pub(super) unsafe fn new(
+        sk: LockedSock<'_>,
+        list: NonNull<c_void>,
+        data: T,
+    ) -> Result<Pin<KBox<Self>>> {
+        KBox::pin_init(
             try_pin_init!(Self {
                 // INVARIANT: By the caller's promise.
                 timers <- Timed::new(Owner(Atomic::new(sk.as_ptr()))),
-                links <- ListLinks::new(),
+                links: Opaque::zeroed(),
                 rcu: Opaque::zeroed(),
                 deadlines: [Opaque::new(0), Opaque::new(0)],
+                list,
                 data,
             }? Error),
             GFP_ATOMIC | __GFP_NOWARN,
         )
-    }
-
-    /// Returns access to what the owner knows of the timers, if they are those of `sk`.
-    #[inline]
-    pub(crate) fn locked<'a>(&'a self, sk: LockedSock<'a>) -> Option<Locked<'a, T>> {
-        let is_ours = core::ptr::eq(self.timers.0.load(Relaxed), sk.as_ptr());
-        // SAFETY: `sk` is locked, and keeps being so while it is borrowed.
-        is_ours.then(|| unsafe { Locked::new(self) })
     }
 
     #[inline]
@@ -216,37 +205,40 @@ impl<T: Send + 'static> SockTimer<T> {
     /// Cancels the timer and waits for its callback. Returns whether it was queued.
     ///
     /// The caller must not hold the socket's spin lock.
-    pub(crate) fn disarm_sync(&self, which: Which) -> bool {
+    pub(super) fn disarm_sync(&self, which: Which) -> bool {
         self.timer(which).cancel()
     }
 
     /// Returns a reference on the socket, unless it is gone.
-    pub(crate) fn sock(&self) -> Option<SockRef> {
+    pub(super) fn sock(&self) -> Option<SockRef> {
         self.timers.sock()
     }
 
-    /// Ends the timers of `sk`: nothing of them will run after the next grace period, and then its
-    /// memory goes. Whoever unloads the code of `T` waits for that with `rcu_barrier()`.
+    /// Ends the timers: nothing of them will run after the next grace period, and then their memory goes.
+    /// Whoever unloads the code of `T` waits for that with `rcu_barrier()`.
     ///
     /// # Safety
     ///
-    /// `this` must be the timers of `sk`, and this their first release.
-    pub(super) unsafe fn release(this: Arc<Self>, _sk: LockedSockMut<'_>) {
-        this.timers.0.store(null_mut(), Relaxed);
-        let this = Arc::into_raw(this);
-        // SAFETY: `this` points to a live object, whose `rcu` nobody else uses.
-        unsafe { bindings::call_rcu((*this).rcu.get(), Some(Self::drop_now)) }
+    /// `this` must come from [`Self::new`], its socket be locked, and this be its only release. Nobody but
+    /// RCU readers and its callbacks may use it after that.
+    pub(super) unsafe fn release(this: NonNull<Self>) {
+        // SAFETY: By the caller's promise. Nobody else uses `rcu`.
+        unsafe {
+            let this = this.as_ref();
+            this.timers.0.store(null_mut(), Relaxed);
+            bindings::call_rcu(this.rcu.get(), Some(Self::drop_now))
+        }
     }
 
-    /// Drops what [`Self::release`] was given, and with the last reference cancels the timers.
+    /// Drops what [`Self::release`] was given, which cancels the timers.
     ///
     /// # Safety
     ///
     /// Called by RCU with what [`Self::release`] passed to it.
     unsafe extern "C" fn drop_now(head: *mut bindings::callback_head) {
         let head: *mut Opaque<bindings::callback_head> = head.cast();
-        // SAFETY: `head` is the `rcu` of a `Self` that came from `Arc::into_raw()`.
-        drop(unsafe { Arc::<Self>::from_raw(kernel::container_of!(head, Self, rcu)) });
+        // SAFETY: `head` is the `rcu` of a `Self` that `new()` has allocated, pinned.
+        drop(unsafe { Pin::new_unchecked(KBox::from_raw(kernel::container_of!(head, Self, rcu))) });
     }
 }
 

@@ -6,6 +6,13 @@
 
 use super::{
     pernet::Net,
+    served::{
+        self,
+        locked,
+        unlocked,
+        Served,
+        Sockets, //
+    },
     sock::{
         LockedSock,
         LockedSockMut, //
@@ -18,19 +25,12 @@ use super::{
     trace,
     tsq::Freed, //
 };
-use core::{
-    marker::PhantomData,
-    ptr::addr_of_mut, //
-};
+use core::marker::PhantomData;
 use kernel::{
     bindings,
     error::to_result,
-    list::ListArc,
     prelude::*,
-    sync::{
-        rcu,
-        Arc, //
-    },
+    sync::rcu, //
 };
 
 /// The timers of a socket in the hands of a [`Backend`].
@@ -87,14 +87,24 @@ pub(crate) enum Ack {
 
 /// Operations that serve the timers (`struct tcp_hires_ops`).
 ///
-/// The socket is locked. `timer` is what [`attach()`] gave to it. None of them may sleep. They run in
-/// softirq, or in a task that may be preempted.
+/// The socket is locked, and `timer` is its own. None of them may sleep. They run in softirq, or in a
+/// task that may be preempted.
 pub(crate) trait Backend: Sized + 'static {
-    /// What is kept beside a socket's timers.
+    /// What is kept beside a socket's timers. RCU drops it in softirq.
     type Data: Send + 'static;
 
-    /// Serves a socket that is not served yet, by way of [`attach()`]. Returns whether it does.
-    fn attach(sk: LockedSockMut<'_>) -> bool;
+    /// Returns the one static that knows the sockets that are served.
+    fn sockets() -> &'static Sockets<Self>;
+
+    /// Returns what to keep for a socket that is about to be served; none: it shall not be.
+    fn new(sk: LockedSock<'_>) -> Option<Self::Data>;
+
+    /// The socket has got its timers; none: there was no memory for them.
+    fn attached(sk: LockedSockMut<'_>, timer: Option<LockedTimerOf<'_, Self>>);
+
+    /// The module is about to leave, and the socket's timers are disarmed: gives the events that are
+    /// pending to the timer wheel.
+    fn leave(sk: LockedSockMut<'_>, timer: LockedTimerOf<'_, Self>);
 
     /// Runs the timer for `event`, `delay` ns after `now`, which is a moment ago, or later. Returns
     /// the ns from `now` to the deadline; none where the wheel shall do it.
@@ -124,9 +134,6 @@ pub(crate) trait Backend: Sized + 'static {
 
     /// Forgets both deadlines, and cancels the timers unless their callbacks are running.
     fn stop(timer: LockedTimerOf<'_, Self>);
-
-    /// The socket is closed for good. `timer` is not armed, or about to find the socket closed.
-    fn release(timer: &TimerOf<Self>);
 
     /// Returns the round-trip time in us to believe in where time stamps in ms say `rtt` us.
     fn coarse_rtt(sk: LockedSockMut<'_>, timer: LockedTimerOf<'_, Self>, rtt: u32) -> u32;
@@ -162,74 +169,6 @@ pub(crate) trait Backend: Sized + 'static {
     fn freed(sk: Freed);
 }
 
-/// Allocates the timers for a socket that has none, and gives them to the socket. Does not sleep.
-pub(crate) fn attach<B: Backend>(
-    sk: LockedSockMut<'_>,
-    data: B::Data,
-) -> Result<ListArc<TimerOf<B>>> {
-    // SAFETY: The kernel calls `release()` before it frees the socket; the owner of a
-    // `Registration` has detached all timers before it lets go of that.
-    let timer = unsafe { SockTimer::new(*sk, data) }?;
-    let attached = Arc::into_raw(timer.clone_arc());
-    // SAFETY: `LockedSock` is a socket of ours; the field is written under its lock, and read
-    // by `timer()`, which knows what is in there.
-    unsafe { slot(sk.as_ptr()).write_volatile(attached.cast_mut().cast()) };
-    Ok(timer)
-}
-
-/// Takes the timers from the socket, if they are `timer`.
-pub(crate) fn detach<B: Backend>(sk: LockedSockMut<'_>, timer: &TimerOf<B>) -> bool {
-    // SAFETY: As in `attach()`, which is where the pointer comes from if it is that of `timer`:
-    // so it is the timer of `sk`, and has not been released.
-    unsafe {
-        let attached: *const TimerOf<B> = slot(sk.as_ptr()).read().cast_const().cast();
-        if !core::ptr::eq(attached, timer) {
-            return false;
-        }
-        sk.set_queue_bytes(None);
-        slot(sk.as_ptr()).write_volatile(core::ptr::null_mut());
-        SockTimer::release(Arc::from_raw(attached), sk);
-    }
-    true
-}
-
-/// Where the socket keeps its timers.
-///
-/// # Safety
-///
-/// `sk` must point to a full TCP socket.
-unsafe fn slot(sk: *mut bindings::sock) -> *mut *mut c_void {
-    // SAFETY: By the caller's promise. CAST: See `LockedSock::tcp()`.
-    unsafe { addr_of_mut!((*sk.cast::<bindings::tcp_sock>()).hires) }
-}
-
-/// Returns the timers of a socket that may not be locked, if it is served.
-///
-/// # Safety
-///
-/// `sk` must point to a full TCP socket, and `'a` lie within an RCU read-side critical section.
-unsafe fn timer<'a, B: Backend>(sk: *mut bindings::sock) -> Option<&'a TimerOf<B>> {
-    // SAFETY: By the caller's promise. The pointer is null or comes from `attach()`; what `detach()`
-    // takes away is dropped after a grace period.
-    unsafe {
-        let timer: *const TimerOf<B> = slot(sk).read_volatile().cast_const().cast();
-        timer.as_ref()
-    }
-}
-
-/// Returns the timers of a socket that is locked.
-///
-/// # Safety
-///
-/// `sk` must point to a full TCP socket that is served, and that the current context has locked
-/// during `'a`.
-#[inline]
-unsafe fn locked<'a, B: Backend>(sk: *mut bindings::sock) -> LockedTimerOf<'a, B> {
-    // SAFETY: By the caller's promise. The pointer comes from `attach()`, and `detach()` takes it away
-    // under the socket's lock.
-    unsafe { Locked::new(&*slot(sk).read().cast_const().cast()) }
-}
-
 /// Returns the timer that runs for `what` (`ICSK_TIME_*`).
 #[inline]
 fn which(what: c_int) -> Which {
@@ -244,14 +183,20 @@ fn which(what: c_int) -> Which {
 struct Table<B>(PhantomData<B>);
 
 impl<B: Backend> Table<B> {
-    /// [`Backend::attach`].
+    /// Serves the socket from now on, if [`Backend::new`] wants it. Returns whether it does.
     ///
     /// # Safety
     ///
-    /// See [`Table`]. But the socket is not served yet.
+    /// See [`Table`]. But the socket is not served yet, and this is within an RCU read-side critical
+    /// section.
     unsafe extern "C" fn attach(sk: *mut bindings::sock) -> bool {
         // SAFETY: See `Table`.
-        B::attach(unsafe { LockedSockMut::from_raw(sk) })
+        let sk = unsafe { LockedSockMut::from_raw(sk) };
+        match B::new(*sk) {
+            // SAFETY: By the caller's promise. C calls `release()` before it frees the socket.
+            Some(data) => unsafe { B::sockets().attach(sk, data) },
+            None => false,
+        }
     }
 
     /// [`Backend::start`].
@@ -360,7 +305,7 @@ impl<B: Backend> Table<B> {
     /// `sk` must point to a full TCP socket, within an RCU read-side critical section.
     unsafe extern "C" fn left(sk: *const bindings::sock, what: c_int) -> i64 {
         // SAFETY: By the caller's promise. Nothing is written.
-        let timer = unsafe { timer::<B>(sk.cast_mut()) };
+        let timer = unsafe { unlocked::<B>(sk.cast_mut()) };
         let left = timer.and_then(|timer| B::left(timer, which(what)));
         left.map_or(0, |ns| if ns == 0 { -1 } else { ns })
     }
@@ -377,23 +322,20 @@ impl<B: Backend> Table<B> {
             return B::stop(unsafe { locked::<B>(sk) });
         }
         // SAFETY: By the caller's promise.
-        if let Some(timer) = unsafe { timer::<B>(sk) } {
+        if let Some(timer) = unsafe { unlocked::<B>(sk) } {
             timer.disarm_sync(Which::Xmit);
             timer.disarm_sync(Which::DelAck);
         }
     }
 
-    /// [`Backend::release`].
+    /// The socket is closed for good: its timers are not armed, or about to find that.
     ///
     /// # Safety
     ///
     /// See [`Table`].
     unsafe extern "C" fn release(sk: *mut bindings::sock) {
         // SAFETY: See `Table`.
-        let timer = unsafe { locked::<B>(sk) };
-        B::release(&timer);
-        // SAFETY: See `Table`.
-        detach::<B>(unsafe { LockedSockMut::from_raw(sk) }, &timer);
+        unsafe { served::release::<B>(LockedSockMut::from_raw(sk)) };
     }
 
     /// [`Backend::rto_init`].
@@ -489,17 +431,16 @@ impl<B: Backend> Table<B> {
     }
 }
 
-/// Proof that a [`Backend`] serves the timers of all TCP sockets. Ends that when dropped, and waits
-/// for the memory of the timers.
-///
-/// Before that, the owner must have detached all its timers, and take no new ones.
-///
-/// C keeps a pointer to the operations.
-pub(crate) struct Registration {
+/// Proof that a [`Backend`] serves the timers of all TCP sockets. When it is dropped, which sleeps, each
+/// socket goes back to the timer wheel; nothing of `B` runs then, and the memory of the timers is free.
+#[must_use]
+pub(crate) struct Registration<B: Backend> {
+    served: Served<B>,
+    /// C keeps a pointer to them.
     _ops: KBox<bindings::tcp_hires_ops>,
 }
 
-impl Registration {
+impl<B: Backend> Registration<B> {
     /// Makes `B` serve all sockets. Sleeps.
     ///
     /// `rto_min_floor` is the lowest time, in us, that anybody may set for a timer from now on.
@@ -507,7 +448,7 @@ impl Registration {
     /// # Errors
     ///
     /// `EBUSY` if another module does so already, or `ENOMEM`.
-    pub(crate) fn new<B: Backend>(rto_min_floor: c_int) -> Result<Self> {
+    pub(crate) fn new(rto_min_floor: c_int) -> Result<Self> {
         let ops = bindings::tcp_hires_ops {
             attach: Some(Table::<B>::attach),
             start: Some(Table::<B>::start),
@@ -529,15 +470,24 @@ impl Registration {
             rto_min_floor,
         };
         let ops = KBox::new(ops, GFP_KERNEL)?;
-        // SAFETY: The functions are as C expects them. They and `ops` stay until `drop()`, which waits
-        // for those that run.
+        // SAFETY: The functions are as C expects them. They and `ops` stay until `tcp_hires_unregister()`
+        // returns, which waits for those that run.
         to_result(unsafe { bindings::tcp_hires_register(&*ops) })?;
-        Ok(Self { _ops: ops })
+        // Until they are there, no socket is served.
+        match B::sockets().open() {
+            Ok(served) => Ok(Self { served, _ops: ops }),
+            Err(e) => {
+                // SAFETY: Registered above.
+                unsafe { bindings::tcp_hires_unregister() };
+                Err(e)
+            }
+        }
     }
 }
 
-impl Drop for Registration {
+impl<B: Backend> Drop for Registration<B> {
     fn drop(&mut self) {
+        self.served.leave();
         // SAFETY: `new()` has registered.
         unsafe { bindings::tcp_hires_unregister() };
         // RCU drops timers by code of the backend.

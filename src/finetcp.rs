@@ -35,11 +35,12 @@ module! {
 /// The highest `rto_min_floor`: the kernel's default of `tcp_rto_min`, in us.
 const MAX_FLOOR: i32 = 200_000;
 
-/// The module while it is loaded. The order of the fields is that of their drop: first nobody
-/// calls us any more, then the sockets that wait are resumed, then go settings and counters.
+/// The module while it is loaded. The order of the fields is that of their drop: first the sockets go
+/// back to the timer wheel, and nobody calls us any more; then those that wait are resumed; then go
+/// settings and counters.
 struct FineTcp {
     _receivers: receiver::Open,
-    _backend: ext::tcp_hires::Registration,
+    _backend: ext::tcp_hires::Registration<timer::HiresTimers>,
     _queues: ext::percpu::Filled<ext::tasklet::Tasklet<tsq::Waiting>>,
     _namespaces: ext::pernet::Registration<netns::Namespace>,
     _farewell: netns::Farewell,
@@ -57,19 +58,16 @@ impl kernel::Module for FineTcp {
             return Err(EINVAL);
         }
         netns::FLOOR.set(floor);
-        // SAFETY: Once, and before the backend, which is what uses it.
-        unsafe { timer::init() };
         // SAFETY: Once, and before the settings of namespaces.
         unsafe { receiver::init() };
         // SAFETY: Once; `_namespaces` is dropped last.
         let namespaces = unsafe { netns::NAMESPACES.register()? };
         let queues = tsq::queues()?;
-        let backend =
-            ext::tcp_hires::Registration::new::<timer::HiresTimers>(floor).inspect_err(|&e| {
-                if e == EBUSY {
-                    pr_err!("another module serves TCP's timers\n");
-                }
-            })?;
+        let backend = ext::tcp_hires::Registration::new(floor).inspect_err(|&e| {
+            if e == EBUSY {
+                pr_err!("another module serves TCP's timers\n");
+            }
+        })?;
 
         let resolution = ext::hrtimer::resolution();
         if resolution > 1 {
@@ -92,7 +90,6 @@ impl kernel::Module for FineTcp {
 
 impl Drop for FineTcp {
     fn drop(&mut self) {
-        timer::leave();
         // Of namespaces that have gone meanwhile, there is nothing to say.
         netns::forget_given_back();
     }

@@ -22,19 +22,14 @@
 //! # Locking
 //!
 //! The socket's lock keeps all of this apart but for the expiry itself, which takes that lock
-//! first of all. [`SOCKETS`] is innermost: nothing is locked, freed or called under it.
-//!
-//! # Leaving
-//!
-//! [`leave`] takes the sockets off that list, one by one, and locks each to give it back to the
-//! wheel. Until it comes to a socket, that one is served. [`Backend::attach`] looks at [`LEAVING`]
-//! under the lock of the list: either [`leave`] finds the socket there, or it gets no timers.
+//! first of all.
 
 use crate::{
     ext::{
         hrtimer,
         pernet::Net,
-        random, //
+        random,
+        served::Sockets,
         sock::{
             jiffies,
             ticks_to_us,
@@ -48,7 +43,6 @@ use crate::{
             Which, //
         },
         tcp_hires::{
-            self,
             Ack,
             Backend,
             Event,
@@ -76,23 +70,16 @@ use core::{
     cmp::Ordering, //
 };
 use kernel::{
-    list::List,
     prelude::*,
-    sync::{
-        atomic::{
-            Atomic,
-            Relaxed, //
-        },
-        Arc, //
-    },
+    sync::Arc, //
 };
 
 /// The timers of one socket.
 type Timer = SockTimer<Data>;
 
-// With its reference count it has an object of 256 bytes.
+// It has an object of 256 bytes.
 #[cfg(CONFIG_64BIT)]
-const _: () = assert!(size_of::<Timer>() + size_of::<usize>() <= 256);
+const _: () = assert!(size_of::<Timer>() <= 256);
 
 /// Those of a socket that is locked.
 type LockedTimer<'a> = Locked<'a, Data>;
@@ -322,73 +309,8 @@ impl Data {
     }
 }
 
-kernel::sync::global_lock! {
-    // SAFETY: `init()` is called before the backend is registered.
-    unsafe(uninit) static SOCKETS: SpinLockIrq<List<Timer>> = List::new();
-}
-
-/// Set when the module is about to leave: no socket gets timers any more.
-static LEAVING: Atomic<i32> = Atomic::new(0);
-
-/// Prepares the list of sockets.
-///
-/// # Safety
-///
-/// Must be called once, and before [`HiresTimers`] is registered.
-pub(crate) unsafe fn init() {
-    // SAFETY: By the caller's promise.
-    unsafe { SOCKETS.init() };
-}
-
-/// Gives all sockets back to the timer wheel, with their deadlines. Sleeps.
-pub(crate) fn leave() {
-    LEAVING.store(1, Relaxed);
-    loop {
-        let mut sockets = SOCKETS.lock();
-        let Some(timer) = sockets.pop_front() else {
-            break;
-        };
-        drop(sockets);
-        // Else it has been released meanwhile.
-        let Some(sk) = timer.sock() else {
-            continue;
-        };
-        sk.with_lock(|sk| {
-            if timer.locked(*sk).is_none() {
-                return;
-            }
-            let deadlines = [Which::Xmit, Which::DelAck].map(|which| {
-                // A callback that runs will find nothing, and is waited for when the timer is dropped.
-                timer.disarm(which);
-                (which, timer.deadline(which))
-            });
-            let now = hrtimer::now();
-            // The next timeout is the kernel's own.
-            let kernel_at = (sk.is_timeout_pending() && !sk.has_backed_off())
-                .then(|| kernel_at(*sk, &timer, sk.rto_ticks(), sk.oldest_sent_us()))
-                .flatten();
-            sk.set_early_wait(Wait::None);
-            tcp_hires::detach::<HiresTimers>(sk, &timer);
-            for (which, at) in deadlines {
-                let at = match (which, kernel_at) {
-                    (Which::Xmit, Some((kernel_at, _))) => at.max(kernel_at),
-                    _ => at,
-                };
-                let is_pending = match which {
-                    Which::Xmit => sk.is_event_pending(),
-                    Which::DelAck => sk.is_ack_delayed(),
-                };
-                if at != 0 && is_pending {
-                    sk.start_wheel(which, at.saturating_sub(now).div_ceil(tick_ns()));
-                }
-            }
-        });
-    }
-}
-
-fn is_leaving() -> bool {
-    LEAVING.load(Relaxed) != 0
-}
+/// The sockets that have timers of ours.
+static SOCKETS: Sockets<HiresTimers> = Sockets::new();
 
 /// As [`set`]. Returns none where the timer wheel shall serve a delay that long.
 #[inline(always)]
@@ -463,15 +385,16 @@ pub(crate) struct HiresTimers;
 impl Backend for HiresTimers {
     type Data = Data;
 
-    fn attach(sk: LockedSockMut<'_>) -> bool {
-        // Of a closed socket nobody would take it back.
-        if sk.is_closed() || is_leaving() {
-            return false;
+    fn sockets() -> &'static Sockets<Self> {
+        &SOCKETS
+    }
+
+    fn new(sk: LockedSock<'_>) -> Option<Data> {
+        // Of a closed socket nobody would take them back.
+        if sk.is_closed() {
+            return None;
         }
-        let Some(net) = NAMESPACES.get(sk.net()) else {
-            return false;
-        };
-        let data = Data {
+        Some(Data {
             rto_min_set: Cell::new(0),
             minimum: Cell::new(Minimum::Same),
             variance: Cell::new(rto::Variance::new(0)),
@@ -479,24 +402,47 @@ impl Backend for HiresTimers {
             ato: Cell::new(0),
             received: Cell::new(0),
             woken: [Cell::new(None), Cell::new(None)],
-            net: net.clone(),
-        };
-        let Ok(timer) = tcp_hires::attach::<Self>(sk, data) else {
-            net.stats.count(Counter::AllocFailures);
-            return false;
-        };
-        let mut sockets = SOCKETS.lock();
-        if is_leaving() {
-            drop(sockets);
-            tcp_hires::detach::<Self>(sk, &timer);
-            return false;
+            net: NAMESPACES.get(sk.net())?,
+        })
+    }
+
+    fn attached(sk: LockedSockMut<'_>, timer: Option<LockedTimer<'_>>) {
+        match timer {
+            Some(timer) => {
+                let net = &timer.data().net;
+                net.stats.count(Counter::Sockets);
+                // What a server sends first has no timer before it.
+                tsq::limit(sk, net);
+            }
+            None => {
+                if let Some(net) = NAMESPACES.get(sk.net()) {
+                    net.stats.count(Counter::AllocFailures);
+                }
+            }
         }
-        sockets.push_back(timer);
-        drop(sockets);
-        net.stats.count(Counter::Sockets);
-        // What a server sends first has no timer before it.
-        tsq::limit(sk, &net);
-        true
+    }
+
+    fn leave(sk: LockedSockMut<'_>, timer: LockedTimer<'_>) {
+        let now = hrtimer::now();
+        // The next timeout is the kernel's own.
+        let kernel_at = (sk.is_timeout_pending() && !sk.has_backed_off())
+            .then(|| kernel_at(*sk, timer, sk.rto_ticks(), sk.oldest_sent_us()))
+            .flatten();
+        sk.set_early_wait(Wait::None);
+        for which in [Which::Xmit, Which::DelAck] {
+            let deadline = timer.deadline(which);
+            let at = match (which, kernel_at) {
+                (Which::Xmit, Some((kernel_at, _))) => deadline.max(kernel_at),
+                _ => deadline,
+            };
+            let is_pending = match which {
+                Which::Xmit => sk.is_event_pending(),
+                Which::DelAck => sk.is_ack_delayed(),
+            };
+            if at != 0 && is_pending {
+                sk.start_wheel(which, at.saturating_sub(now).div_ceil(tick_ns()));
+            }
+        }
     }
 
     #[inline]
@@ -626,14 +572,6 @@ impl Backend for HiresTimers {
         }
     }
 
-    fn release(timer: &Timer) {
-        let mut sockets = SOCKETS.lock();
-        // SAFETY: There is only this list.
-        let listed = unsafe { sockets.remove(timer) };
-        drop(sockets);
-        drop(listed);
-    }
-
     #[inline]
     fn freed(sk: Freed) {
         tsq::freed(sk);
@@ -696,7 +634,7 @@ impl Backend for HiresTimers {
             return Passed::Kernel;
         }
         let now = hrtimer::now();
-        let left = kernel_at(*sk, &timer, ticks, sent).and_then(|(at, tolerance)| {
+        let left = kernel_at(*sk, timer, ticks, sent).and_then(|(at, tolerance)| {
             let left = u32::try_from(at.saturating_sub(now).div_ceil(1000)).unwrap_or(u32::MAX);
             (left > tolerance).then_some((at, left))
         });
@@ -725,8 +663,12 @@ impl Backend for HiresTimers {
 /// it may pass; none if the timer was started for nothing else. `sent`: when the oldest segment was sent,
 /// in us.
 #[cold]
-fn kernel_at(sk: LockedSock<'_>, timer: &Timer, ticks: u32, sent: u64) -> Option<(u64, u32)> {
-    let timer = timer.locked(sk)?;
+fn kernel_at(
+    sk: LockedSock<'_>,
+    timer: LockedTimer<'_>,
+    ticks: u32,
+    sent: u64,
+) -> Option<(u64, u32)> {
     let data = timer.data();
     let kernel = kernel(ticks);
     let deadline = timer.deadline(Which::Xmit);
