@@ -23,7 +23,7 @@ use kernel::{
 /// # Invariants
 ///
 /// `run` is that of the current task, and its `sk` points to a full TCP socket from which the task
-/// receives.
+/// receives during `'a`.
 pub(crate) struct Receiver<'a> {
     run: &'a mut bindings::sched_extra_run,
     ran_ns: u64,
@@ -56,9 +56,9 @@ pub(crate) enum Answer {
     Over,
 }
 
-impl Receiver<'_> {
+impl<'a> Receiver<'a> {
     /// Returns the namespace of the socket; none if it is one of the kernel's, which may outlive that.
-    pub(crate) fn net(&self) -> Option<&Net> {
+    pub(crate) fn net(&self) -> Option<&'a Net> {
         // SAFETY: By the type's invariant.
         unsafe { net(self.run.sk) }
     }

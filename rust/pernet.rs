@@ -25,6 +25,13 @@ use kernel::{
     prelude::*,
     seq_file::SeqFile,
     sync::{
+        atomic::{
+            Atomic,
+            AtomicFlag,
+            Full,
+            Relaxed,
+            Release, //
+        },
         rcu,
         Arc,
         ArcBorrow, //
@@ -36,7 +43,7 @@ use kernel::{
 ///
 /// # Invariants
 ///
-/// The pointee is a network namespace that has sockets.
+/// The pointee is a network namespace that has sockets, or may have some.
 #[repr(transparent)]
 pub(crate) struct Net(Opaque<bindings::net>);
 
@@ -45,7 +52,7 @@ impl Net {
     ///
     /// # Safety
     ///
-    /// `net` must point to a network namespace that has a socket during `'a`.
+    /// `net` must point to a network namespace that has a socket, or may have one, during `'a`.
     #[inline]
     pub(super) unsafe fn from_raw<'a>(net: *const bindings::net) -> &'a Self {
         // SAFETY: By the caller's promise; the layouts are the same.
@@ -113,7 +120,11 @@ impl Net {
 }
 
 /// What each network namespace has one of.
-pub(crate) trait NetData: Send + Sync + Sized + 'static {
+///
+/// # Safety
+///
+/// [`Self::pernet`] must always return the same.
+pub(crate) unsafe trait NetData: Send + Sync + Sized + 'static {
     /// The name of its file under `/proc/net`, which everybody may read.
     const FILE: &'static CStr;
 
@@ -149,70 +160,111 @@ struct Slot<T> {
 }
 
 /// The data of all namespaces.
+///
+/// # Invariants
+///
+/// Whoever has changed `is_taken` to `true` may use `ops`. Unless `id` is 0, each namespace has a
+/// [`Slot`], of that number; it has until a grace period after `id` has become 0.
 pub(crate) struct PerNet<T> {
+    is_taken: AtomicFlag,
     ops: Opaque<bindings::pernet_operations>,
-    id: UnsafeCell<c_uint>,
+    /// Where C keeps the number, and where it is to be looked up.
+    given_id: UnsafeCell<c_uint>,
+    id: Atomic<u32>,
     _data: PhantomData<T>,
 }
 
-// SAFETY: `ops` and `id` are written by `register()` and by C, before anybody else reads them.
+// SAFETY: By the type's invariant, `ops` and `given_id` are used by one at a time.
 unsafe impl<T: NetData> Sync for PerNet<T> {}
 
 impl<T: NetData> PerNet<T> {
     /// Makes one that nothing is registered with yet.
     pub(crate) const fn new() -> Self {
         Self {
+            is_taken: AtomicFlag::new(false),
             ops: Opaque::uninit(),
-            id: UnsafeCell::new(0),
+            given_id: UnsafeCell::new(0),
+            // INVARIANT: It is 0.
+            id: Atomic::new(0),
             _data: PhantomData,
         }
     }
 
     /// Makes the data of all namespaces, those that exist and those to come. Sleeps.
     ///
-    /// # Safety
+    /// # Errors
     ///
-    /// Must be called once only, and [`Self::get`] only while the registration lives.
-    pub(crate) unsafe fn register(&'static self) -> Result<Registration<T>> {
+    /// `EBUSY` if that has been done; `ENOMEM`; what [`NetData::new`] returns.
+    pub(crate) fn register(&'static self) -> Result<Registration<T>> {
+        if self.is_taken.xchg(true, Full) {
+            return Err(EBUSY);
+        }
         let ops = bindings::pernet_operations {
             init: Some(Self::init),
             pre_exit: Some(Self::pre_exit),
             exit: Some(Self::exit),
-            id: self.id.get(),
+            id: self.given_id.get(),
             size: core::mem::size_of::<Slot<T>>(),
             ..Default::default()
         };
-        // SAFETY: Nobody uses it yet, and `'static` keeps it in place. The functions stay until
+        // SAFETY: By the type's invariant, and `'static` keeps it in place. The functions stay until
         // the registration is dropped.
-        to_result(unsafe {
+        let registered = to_result(unsafe {
             self.ops.get().write(ops);
             bindings::register_pernet_subsys(self.ops.get())
-        })?;
+        });
+        if let Err(e) = registered {
+            self.is_taken.store(false, Release);
+            return Err(e);
+        }
+        // SAFETY: By the type's invariant.
+        let id = unsafe { *self.given_id.get() };
+        // INVARIANT: C has given each namespace one.
+        self.id.store(id, Release);
         Ok(Registration(self))
     }
 
     /// Looks up the data of a namespace; none if that is about to go.
-    pub(crate) fn get(&self, net: &Net) -> Option<Arc<T>> {
-        let _guard = rcu::read_lock();
-        // SAFETY: See `register()`. What is in `live` is alive until a grace period after its
-        // removal.
+    #[inline]
+    pub(crate) fn get<'a>(&self, net: &'a Net, _rcu: &'a rcu::Guard) -> Option<ArcBorrow<'a, T>> {
+        // As `READ_ONCE()`: an atomic would call into C.
+        // SAFETY: It is there as long as `self`.
+        let id = unsafe { self.id.as_ptr().read_volatile() };
+        if id == 0 {
+            return None;
+        }
+        // SAFETY: By the type's invariant. What is in `live`, which `init()` has released, is there until a
+        // grace period after its removal.
         unsafe {
-            let live = addr_of_mut!((*self.slot(net.as_ptr())).live).read_volatile();
-            (!live.is_null()).then(|| ArcBorrow::from_raw(live).into())
+            let live = addr_of!((*Self::slot(id, net.as_ptr())).live).read_volatile();
+            (!live.is_null()).then(|| ArcBorrow::from_raw(live))
         }
     }
 
+    /// Returns that of a namespace.
+    ///
     /// # Safety
     ///
-    /// `net` must be valid, and the data registered.
-    unsafe fn slot(&self, net: *mut bindings::net) -> *mut Slot<T> {
+    /// `net` must be valid, and have a slot of that number.
+    #[inline]
+    unsafe fn slot(id: u32, net: *mut bindings::net) -> *mut Slot<T> {
         let _guard = rcu::read_lock();
-        // SAFETY: By the caller's promise. C has set the id and allocated `Slot<T>`, zeroed. As
-        // `net_generic()` does, which is inline: what `gen` leads to is an array of pointers.
+        // SAFETY: By the caller's promise. C has allocated `Slot<T>`, zeroed. As `net_generic()` does,
+        // which is inline: what `gen` leads to is an array of pointers.
         unsafe {
             let slots = addr_of!((*net).gen).read_volatile().cast::<*mut c_void>();
-            slots.add(*self.id.get() as usize).read().cast()
+            slots.add(id as usize).read().cast()
         }
+    }
+
+    /// As [`Self::slot`], for the functions that C calls.
+    ///
+    /// # Safety
+    ///
+    /// This must be called by C as one of `ops`, or for the file, with that namespace.
+    unsafe fn own_slot(net: *mut bindings::net) -> *mut Slot<T> {
+        // SAFETY: By the caller's promise, C has written the number, and allocated the slot.
+        unsafe { Self::slot(*T::pernet().given_id.get(), net) }
     }
 
     /// Makes the data of a new namespace.
@@ -222,7 +274,7 @@ impl<T: NetData> PerNet<T> {
     /// Called by the namespace code, in the order of a namespace's life.
     unsafe extern "C" fn init(net: *mut bindings::net) -> c_int {
         kernel::error::from_result(|| {
-            // SAFETY: C calls this with a namespace that will have sockets.
+            // SAFETY: C calls this with a namespace that may have sockets.
             let this = unsafe { Net::from_raw(net) };
             let data = T::new(this)?;
             let values = T::settings().iter().zip(data.values());
@@ -233,7 +285,7 @@ impl<T: NetData> PerNet<T> {
             let settings = KBox::new(settings, GFP_KERNEL_ACCOUNT)?;
             // SAFETY: C calls this with a new namespace that nobody else knows yet.
             unsafe {
-                let slot = T::pernet().slot(net);
+                let slot = Self::own_slot(net);
                 // Whoever opens the file finds it.
                 (*slot).owned = Arc::as_ptr(&data);
                 let file = bindings::proc_create_net_single(
@@ -247,7 +299,9 @@ impl<T: NetData> PerNet<T> {
                     return Err(ENOMEM);
                 }
                 (*slot).settings = KBox::into_raw(settings);
-                addr_of_mut!((*slot).live).write_volatile(Arc::into_raw(data));
+                // For `get()`, which finds it by this address.
+                let live = Atomic::from_ptr(addr_of_mut!((*slot).live).cast::<*mut c_void>());
+                live.store(Arc::into_raw(data).cast_mut().cast(), Release);
             }
             Ok(0)
         })
@@ -261,7 +315,7 @@ impl<T: NetData> PerNet<T> {
     unsafe extern "C" fn pre_exit(net: *mut bindings::net) {
         // SAFETY: C calls this with a namespace that `init()` has seen. A grace period follows.
         unsafe {
-            addr_of_mut!((*T::pernet().slot(net)).live).write_volatile(core::ptr::null());
+            addr_of_mut!((*Self::own_slot(net)).live).write_volatile(core::ptr::null());
         }
     }
 
@@ -275,7 +329,7 @@ impl<T: NetData> PerNet<T> {
         // for its readers.
         unsafe {
             bindings::remove_proc_entry(T::FILE.as_char_ptr(), (*net).proc_net);
-            let slot = T::pernet().slot(net);
+            let slot = Self::own_slot(net);
             drop(KBox::from_raw((*slot).settings));
             (*(*slot).owned).leave(Net::from_raw(net));
             drop(Arc::from_raw((*slot).owned));
@@ -295,18 +349,22 @@ impl<T: NetData> PerNet<T> {
             let net = (*m).private.cast();
             #[cfg(not(CONFIG_NET_NS))]
             let net = addr_of_mut!(bindings::init_net);
-            (*(*T::pernet().slot(net)).owned).show(SeqFile::from_raw(m));
+            (*(*Self::own_slot(net)).owned).show(SeqFile::from_raw(m));
         }
         0
     }
 }
 
-/// Keeps the data of all namespaces; they go with it.
+/// Keeps the data of all namespaces; they go with it, which sleeps.
+#[must_use]
 pub(crate) struct Registration<T: NetData>(&'static PerNet<T>);
 
 impl<T: NetData> Drop for Registration<T> {
     fn drop(&mut self) {
+        // INVARIANT: The slots go after the grace period that lies between `pre_exit()` and `exit()`.
+        self.0.id.store(0, Relaxed);
         // SAFETY: `PerNet::register()` has registered it.
-        unsafe { bindings::unregister_pernet_subsys(self.0.ops.get()) }
+        unsafe { bindings::unregister_pernet_subsys(self.0.ops.get()) };
+        self.0.is_taken.store(false, Release);
     }
 }

@@ -21,7 +21,10 @@ use super::{
         Filled,
         PerCpu, //
     },
-    sock::LockedSockMut,
+    sock::{
+        LockedSock,
+        LockedSockMut, //
+    },
     sock_timer::{
         Locked,
         SockTimer,
@@ -53,6 +56,8 @@ use kernel::{
             Release, //
         },
         rcu,
+        Arc,
+        ArcBorrow,
         SpinLockIrq, //
     },
     types::Opaque, //
@@ -149,6 +154,68 @@ impl<B: Backend> List<B> {
     }
 }
 
+/// What a socket's timers know besides the socket: its namespace, and where they are listed.
+///
+/// # Invariants
+///
+/// `net` is there for as long as this is: by the socket, which keeps its namespace, or by a reference
+/// that this owns. The latter is told by the lowest bit of `shard`, which else is the address of what is
+/// there as long as the socket is served.
+pub(super) struct Home<B: Backend> {
+    net: NonNull<B::Net>,
+    shard: *const Shard<B>,
+}
+
+impl<B: Backend> Home<B> {
+    /// Makes that of a socket.
+    ///
+    /// # Safety
+    ///
+    /// It must be dropped before the socket is freed, or, if nobody uses it any more, later. It must not be
+    /// used when `shard` is gone.
+    unsafe fn new(sk: LockedSock<'_>, net: ArcBorrow<'_, B::Net>, shard: &Shard<B>) -> Self {
+        let shard = core::ptr::from_ref(shard);
+        // INVARIANT: By the caller's promise; a reference that is not the socket's is ours.
+        match sk.holds_net() {
+            // No reference is counted, for that would be a write to what all CPUs share.
+            true => Self {
+                net: NonNull::from(&*net),
+                shard,
+            },
+            false => Self {
+                // SAFETY: An `Arc` is not null.
+                net: unsafe { NonNull::new_unchecked(Arc::into_raw(net.into()).cast_mut()) },
+                shard: shard.map_addr(|address| address | 1),
+            },
+        }
+    }
+
+    /// Returns what the socket's namespace has.
+    #[inline]
+    pub(super) fn net(&self) -> &B::Net {
+        // SAFETY: By the type's invariant.
+        unsafe { self.net.as_ref() }
+    }
+
+    fn shard(&self) -> *const Shard<B> {
+        self.shard.map_addr(|address| address & !1)
+    }
+}
+
+impl<B: Backend> Drop for Home<B> {
+    fn drop(&mut self) {
+        if self.shard.addr() & 1 != 0 {
+            // SAFETY: By the type's invariant.
+            drop(unsafe { Arc::from_raw(self.net.as_ptr()) });
+        }
+    }
+}
+
+// SAFETY: What is in the namespace, and in the list, may be used anywhere.
+unsafe impl<B: Backend> Send for Home<B> {}
+// SAFETY: As above.
+unsafe impl<B: Backend> Sync for Home<B> {}
+
 /// All sockets that `B` serves. There is one such static for each [`Backend`].
 pub(crate) struct Sockets<B: Backend>(PerCpu<Shard<B>>);
 
@@ -172,19 +239,28 @@ impl<B: Backend> Sockets<B> {
         Ok(Served(self.0.fill(new)?))
     }
 
-    /// Gives timers to a socket. Returns whether it has any now. Does not sleep.
+    /// Gives timers to a socket, if [`Backend::new`] wants that. Returns whether it has any now. Does not
+    /// sleep.
     ///
     /// # Safety
     ///
-    /// The socket must have none. It must go to [`Self::release`] before it is freed.
-    pub(super) unsafe fn attach(&self, sk: LockedSockMut<'_>, data: B::Data) -> bool {
+    /// The socket must have none. It must go to [`release`] before it is freed.
+    pub(super) unsafe fn attach(&self, sk: LockedSockMut<'_>) -> bool {
         let rcu = rcu::read_lock();
         let Some(shard) = self.0.get(&rcu) else {
             return false;
         };
+        let Some(net) = B::namespaces().get(sk.net(), &rcu) else {
+            return false;
+        };
+        let Some(data) = B::new(*sk) else {
+            return false;
+        };
+        // SAFETY: By the caller's promise. The list is there as long as a socket is served.
+        let home = unsafe { Home::new(*sk, net, shard) };
         // SAFETY: By the caller's promise, or they are dropped below.
-        let Ok(timer) = (unsafe { SockTimer::new(*sk, NonNull::from(shard).cast(), data) }) else {
-            B::attached(sk, None);
+        let Ok(timer) = (unsafe { SockTimer::new(*sk, home, data) }) else {
+            B::refused(&net);
             return false;
         };
         let mut list = shard.list.lock();
@@ -202,7 +278,7 @@ impl<B: Backend> Sockets<B> {
         // For those without the lock, who find the timers by this address: `unlocked()`.
         slot.store(timer.as_ptr().cast(), Release);
         // SAFETY: The socket is served now.
-        B::attached(sk, Some(unsafe { locked::<B>(sk.as_ptr()) }));
+        B::attached(sk, unsafe { locked::<B>(sk.as_ptr()) });
         true
     }
 }
@@ -218,13 +294,7 @@ pub(super) unsafe fn release<B: Backend>(sk: LockedSockMut<'_>) {
     // first. The timers have never been in another one.
     unsafe {
         let timer = locked::<B>(sk.as_ptr());
-        timer
-            .list
-            .cast::<Shard<B>>()
-            .as_ref()
-            .list
-            .lock()
-            .remove(&timer);
+        (*timer.home.shard()).list.lock().remove(&timer);
     }
     // SAFETY: By the caller's promise.
     unsafe { detach::<B>(sk) };

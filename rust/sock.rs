@@ -162,6 +162,12 @@ impl<'a> LockedSock<'a> {
         unsafe { Net::of_sock(self.as_ptr()) }
     }
 
+    /// Returns whether the socket keeps its namespace, as a user's does. One of the kernel's may outlive it.
+    pub(super) fn holds_net(self) -> bool {
+        // SAFETY: By the type's invariant.
+        unsafe { (*self.as_ptr()).__sk_common.skc_net_refcnt() != 0 }
+    }
+
     /// Returns whether the socket is closed: no event can be pending.
     #[inline]
     pub(crate) fn is_closed(self) -> bool {

@@ -22,10 +22,12 @@ use super::{
         OneShot,
         Timed, //
     },
+    served::Home,
     sock::{
         LockedSock,
         SockRef, //
     },
+    tcp_hires::Backend, //
 };
 use core::{
     ops::Deref,
@@ -108,29 +110,29 @@ impl HrTimerCallback<2> for Owner {
     const EXPIRED: [Expired<Self, Mode>; 2] = [Self::xmit_expired, Self::delack_expired];
 }
 
-/// The timers of one socket, and `T`, what their owner knows of them: see [`Locked`].
+/// The timers of one socket, and what their [`Backend`] knows of them: see [`Locked`].
 #[pin_data]
-pub(crate) struct SockTimer<T> {
+pub(crate) struct SockTimer<B: Backend> {
     #[pin]
     timers: Timed<Owner, 2>,
     /// For the list that it is in.
     pub(super) links: Opaque<bindings::hlist_node>,
     rcu: Opaque<bindings::callback_head>,
     deadlines: [Opaque<u64>; 2],
-    /// That list.
-    pub(super) list: NonNull<c_void>,
-    data: T,
+    /// That list, and the socket's namespace.
+    pub(super) home: Home<B>,
+    data: B::Data,
 }
 
-// SAFETY: Nothing but `links`, `list` and `rcu` is in the way of that, which may be used anywhere, and what
-// is a `u64`.
-unsafe impl<T: Send> Send for SockTimer<T> {}
+// SAFETY: Nothing but `links` and `rcu` is in the way of that, which may be used anywhere, and what is a
+// `u64`.
+unsafe impl<B: Backend> Send for SockTimer<B> {}
 // SAFETY: As above; `links` is guarded by the lock of the list, `rcu` is used once, by `release()`, `data`
 // only by who has the socket locked, and `deadlines` with volatile accesses. Those race only with who looks without the lock to tell a user
 // what is left; on 32 bits that may be half of a change.
-unsafe impl<T: Send> Sync for SockTimer<T> {}
+unsafe impl<B: Backend> Sync for SockTimer<B> {}
 
-impl<T: Send + 'static> SockTimer<T> {
+impl<B: Backend> SockTimer<B> {
     /// Allocates idle timers for `sk`. Does not sleep.
     ///
     /// # Errors
@@ -142,8 +144,8 @@ impl<T: Send + 'static> SockTimer<T> {
     /// They must go to [`Self::release`] before `sk` is freed, or be dropped before `sk` is unlocked.
     pub(super) unsafe fn new(
         sk: LockedSock<'_>,
-        list: NonNull<c_void>,
-        data: T,
+        home: Home<B>,
+        data: B::Data,
     ) -> Result<Pin<KBox<Self>>> {
         KBox::pin_init(
             try_pin_init!(Self {
@@ -152,7 +154,7 @@ impl<T: Send + 'static> SockTimer<T> {
                 links: Opaque::zeroed(),
                 rcu: Opaque::zeroed(),
                 deadlines: [Opaque::new(0), Opaque::new(0)],
-                list,
+                home,
                 data,
             }? Error),
             GFP_ATOMIC | __GFP_NOWARN,
@@ -215,7 +217,7 @@ impl<T: Send + 'static> SockTimer<T> {
     }
 
     /// Ends the timers: nothing of them will run after the next grace period, and then their memory goes.
-    /// Whoever unloads the code of `T` waits for that with `rcu_barrier()`.
+    /// Whoever unloads the code of `B` waits for that with `rcu_barrier()`.
     ///
     /// # Safety
     ///
@@ -242,44 +244,50 @@ impl<T: Send + 'static> SockTimer<T> {
     }
 }
 
-/// The timers of a socket that is locked. That lock guards what their owner knows of them.
+/// The timers of a socket that is locked. That lock guards what their backend knows of them.
 ///
 /// # Invariants
 ///
 /// The current context has the timers' socket locked during `'a`.
-pub(crate) struct Locked<'a, T>(&'a SockTimer<T>, NotThreadSafe);
+pub(crate) struct Locked<'a, B: Backend>(&'a SockTimer<B>, NotThreadSafe);
 
-impl<T> Clone for Locked<'_, T> {
+impl<B: Backend> Clone for Locked<'_, B> {
     #[inline]
     fn clone(&self) -> Self {
         *self
     }
 }
 
-impl<T> Copy for Locked<'_, T> {}
+impl<B: Backend> Copy for Locked<'_, B> {}
 
-impl<'a, T> Locked<'a, T> {
+impl<'a, B: Backend> Locked<'a, B> {
     /// # Safety
     ///
     /// The current context must have the socket of `timer` locked during `'a`.
     #[inline]
-    pub(super) unsafe fn new(timer: &'a SockTimer<T>) -> Self {
+    pub(super) unsafe fn new(timer: &'a SockTimer<B>) -> Self {
         // INVARIANT: By the caller's promise.
         Self(timer, NotThreadSafe)
     }
 
-    /// What the owner knows of the timers.
+    /// What the backend knows of the timers.
     #[inline]
-    pub(crate) fn data(&self) -> &T {
+    pub(crate) fn data(self) -> &'a B::Data {
         &self.0.data
+    }
+
+    /// What the socket's namespace has of the backend.
+    #[inline]
+    pub(crate) fn net(self) -> &'a B::Net {
+        self.0.home.net()
     }
 }
 
-impl<T> Deref for Locked<'_, T> {
-    type Target = SockTimer<T>;
+impl<B: Backend> Deref for Locked<'_, B> {
+    type Target = SockTimer<B>;
 
     #[inline]
-    fn deref(&self) -> &SockTimer<T> {
+    fn deref(&self) -> &SockTimer<B> {
         self.0
     }
 }

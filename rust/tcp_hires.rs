@@ -5,7 +5,12 @@
 //! C header: [`include/net/tcp_hires.h`](srctree/include/net/tcp_hires.h)
 
 use super::{
-    pernet::Net,
+    pernet::{
+        self,
+        Net,
+        NetData,
+        PerNet, //
+    },
     served::{
         self,
         locked,
@@ -34,10 +39,10 @@ use kernel::{
 };
 
 /// The timers of a socket in the hands of a [`Backend`].
-pub(crate) type TimerOf<B> = SockTimer<<B as Backend>::Data>;
+pub(crate) type TimerOf<B> = SockTimer<B>;
 
 /// Those of a socket that is locked.
-pub(crate) type LockedTimerOf<'a, B> = Locked<'a, <B as Backend>::Data>;
+pub(crate) type LockedTimerOf<'a, B> = Locked<'a, B>;
 
 /// What a timer runs for (`ICSK_TIME_*`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -93,14 +98,25 @@ pub(crate) trait Backend: Sized + 'static {
     /// What is kept beside a socket's timers. RCU drops it in softirq.
     type Data: Send + 'static;
 
+    /// What each namespace has, to be looked at for each of its sockets.
+    type Net: NetData;
+
     /// Returns the one static that knows the sockets that are served.
     fn sockets() -> &'static Sockets<Self>;
+
+    /// Returns the one static that keeps what namespaces have.
+    fn namespaces() -> &'static PerNet<Self::Net> {
+        Self::Net::pernet()
+    }
 
     /// Returns what to keep for a socket that is about to be served; none: it shall not be.
     fn new(sk: LockedSock<'_>) -> Option<Self::Data>;
 
-    /// The socket has got its timers; none: there was no memory for them.
-    fn attached(sk: LockedSockMut<'_>, timer: Option<LockedTimerOf<'_, Self>>);
+    /// The socket has got its timers.
+    fn attached(sk: LockedSockMut<'_>, timer: LockedTimerOf<'_, Self>);
+
+    /// A socket has not, for there was no memory.
+    fn refused(net: &Self::Net);
 
     /// The module is about to leave, and the socket's timers are disarmed: gives the events that are
     /// pending to the timer wheel.
@@ -158,8 +174,8 @@ pub(crate) trait Backend: Sized + 'static {
         ticks: u32,
     ) -> Passed;
 
-    /// Returns the timeout of a SYN or SYN-ACK in us.
-    fn rto_init(net: &Net) -> u32;
+    /// Returns the timeout of a SYN or SYN-ACK in us. `net`: none, if the namespace is about to go.
+    fn rto_init(net: Option<&Self::Net>) -> u32;
 
     /// The round trip has been sampled. `is_round`: since the last time that this was so, one is over.
     fn sampled(sk: LockedSockMut<'_>, timer: LockedTimerOf<'_, Self>, is_round: bool);
@@ -190,13 +206,8 @@ impl<B: Backend> Table<B> {
     /// See [`Table`]. But the socket is not served yet, and this is within an RCU read-side critical
     /// section.
     unsafe extern "C" fn attach(sk: *mut bindings::sock) -> bool {
-        // SAFETY: See `Table`.
-        let sk = unsafe { LockedSockMut::from_raw(sk) };
-        match B::new(*sk) {
-            // SAFETY: By the caller's promise. C calls `release()` before it frees the socket.
-            Some(data) => unsafe { B::sockets().attach(sk, data) },
-            None => false,
-        }
+        // SAFETY: See `Table`. C calls `release()` before it frees the socket.
+        unsafe { B::sockets().attach(LockedSockMut::from_raw(sk)) }
     }
 
     /// [`Backend::start`].
@@ -344,8 +355,10 @@ impl<B: Backend> Table<B> {
     ///
     /// `net` must be the namespace of a socket.
     unsafe extern "C" fn rto_init(net: *const bindings::net) -> u32 {
+        let rcu = rcu::read_lock();
         // SAFETY: By the caller's promise.
-        B::rto_init(unsafe { Net::from_raw(net) })
+        let net = unsafe { Net::from_raw(net) };
+        B::rto_init(B::namespaces().get(net, &rcu).as_deref())
     }
 
     /// [`Backend::coarse_rtt`].
@@ -436,6 +449,8 @@ impl<B: Backend> Table<B> {
 #[must_use]
 pub(crate) struct Registration<B: Backend> {
     served: Served<B>,
+    /// Sockets that are served use what is in there.
+    _namespaces: pernet::Registration<B::Net>,
     /// C keeps a pointer to them.
     _ops: KBox<bindings::tcp_hires_ops>,
 }
@@ -470,12 +485,17 @@ impl<B: Backend> Registration<B> {
             rto_min_floor,
         };
         let ops = KBox::new(ops, GFP_KERNEL)?;
+        let namespaces = B::namespaces().register()?;
         // SAFETY: The functions are as C expects them. They and `ops` stay until `tcp_hires_unregister()`
         // returns, which waits for those that run.
         to_result(unsafe { bindings::tcp_hires_register(&*ops) })?;
         // Until they are there, no socket is served.
         match B::sockets().open() {
-            Ok(served) => Ok(Self { served, _ops: ops }),
+            Ok(served) => Ok(Self {
+                served,
+                _namespaces: namespaces,
+                _ops: ops,
+            }),
             Err(e) => {
                 // SAFETY: Registered above.
                 unsafe { bindings::tcp_hires_unregister() };

@@ -42,7 +42,6 @@ struct FineTcp {
     _receivers: receiver::Open,
     _backend: ext::tcp_hires::Registration<timer::HiresTimers>,
     _queues: ext::percpu::Filled<ext::tasklet::Tasklet<tsq::Waiting>>,
-    _namespaces: ext::pernet::Registration<netns::Namespace>,
     _farewell: netns::Farewell,
 }
 
@@ -60,8 +59,6 @@ impl kernel::Module for FineTcp {
         netns::FLOOR.set(floor);
         // SAFETY: Once, and before the settings of namespaces.
         unsafe { receiver::init() };
-        // SAFETY: Once; `_namespaces` is dropped last.
-        let namespaces = unsafe { netns::NAMESPACES.register()? };
         let queues = tsq::queues()?;
         let backend = ext::tcp_hires::Registration::new(floor).inspect_err(|&e| {
             if e == EBUSY {
@@ -82,7 +79,6 @@ impl kernel::Module for FineTcp {
             _receivers: receiver::Open::new(),
             _backend: backend,
             _queues: queues,
-            _namespaces: namespaces,
             _farewell: netns::Farewell,
         })
     }

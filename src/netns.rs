@@ -210,7 +210,8 @@ impl Namespace {
     }
 }
 
-impl NetData for Namespace {
+// SAFETY: `pernet()` returns a static.
+unsafe impl NetData for Namespace {
     const FILE: &'static CStr = c"finetcp_stat";
 
     fn settings() -> &'static [Setting] {

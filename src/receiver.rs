@@ -21,7 +21,10 @@ use crate::{
     },
     stats::Counter, //
 };
-use kernel::prelude::*;
+use kernel::{
+    prelude::*,
+    sync::rcu, //
+};
 
 /// The scheduler asks from the moment that somebody first wants extra runs: until then nobody pays for
 /// the question.
@@ -90,7 +93,8 @@ struct Receivers;
 
 impl ExtraRuns for Receivers {
     fn ask(receiver: &mut Receiver<'_>) -> Answer {
-        let Some(net) = receiver.net().and_then(|net| NAMESPACES.get(net)) else {
+        let rcu = rcu::read_lock();
+        let Some(net) = receiver.net().and_then(|net| NAMESPACES.get(net, &rcu)) else {
             return Answer::None;
         };
         let inputs = Inputs {
@@ -125,7 +129,8 @@ impl ExtraRuns for Receivers {
     }
 
     fn yielded(net: &Net) {
-        if let Some(net) = NAMESPACES.get(net) {
+        let rcu = rcu::read_lock();
+        if let Some(net) = NAMESPACES.get(net, &rcu) {
             net.stats.count(Counter::ExtraRunYields);
         }
     }

@@ -27,7 +27,6 @@
 use crate::{
     ext::{
         hrtimer,
-        pernet::Net,
         random,
         served::Sockets,
         sock::{
@@ -53,8 +52,7 @@ use crate::{
     },
     netns::{
         Namespace,
-        FLOOR,
-        NAMESPACES, //
+        FLOOR, //
     },
     policy::{
         deadline,
@@ -69,20 +67,17 @@ use core::{
     cell::Cell,
     cmp::Ordering, //
 };
-use kernel::{
-    prelude::*,
-    sync::Arc, //
-};
+use kernel::prelude::*;
 
 /// The timers of one socket.
-type Timer = SockTimer<Data>;
+type Timer = SockTimer<HiresTimers>;
 
 // It has an object of 256 bytes.
 #[cfg(CONFIG_64BIT)]
 const _: () = assert!(size_of::<Timer>() <= 256);
 
 /// Those of a socket that is locked.
-type LockedTimer<'a> = Locked<'a, Data>;
+type LockedTimer<'a> = Locked<'a, HiresTimers>;
 
 /// What is kept beside a socket's timers, under the socket's lock.
 pub(crate) struct Data {
@@ -100,8 +95,6 @@ pub(crate) struct Data {
     /// By when the socket's timers on the wheel have expired, if they are queued there; none: not
     /// known, they were not started here.
     woken: [Cell<Option<deadline::Woken>>; 2],
-    /// The socket's namespace.
-    net: Arc<Namespace>,
 }
 
 /// In us; the longest prediction fits.
@@ -232,37 +225,37 @@ impl Own {
     }
 }
 
-impl Data {
+impl LockedTimer<'_> {
     /// Returns the minimal timeout as it was last looked up.
     #[inline]
-    fn own(&self) -> Own {
+    fn own(self) -> Own {
         Own {
-            set: self.rto_min_set.get(),
-            minimum: self.minimum.get(),
-            variance: self.variance.get(),
+            set: self.data().rto_min_set.get(),
+            minimum: self.data().minimum.get(),
+            variance: self.data().variance.get(),
         }
     }
 
     /// Returns the minimal timeout as it was last looked up, unless it may have changed since.
     #[inline]
-    fn current(&self, sk: LockedSock<'_>) -> Option<Own> {
-        (self.rto_min_set.get() == sk.rto_min_setting()).then(|| self.own())
+    fn current(self, sk: LockedSock<'_>) -> Option<Own> {
+        (self.data().rto_min_set.get() == sk.rto_min_setting()).then(|| self.own())
     }
 
     /// Looks the minimal timeout up again.
     #[cold]
-    fn look_up(&self, sk: LockedSock<'_>) -> Own {
+    fn look_up(self, sk: LockedSock<'_>) -> Own {
         let own = self.own().changed(sk);
-        self.rto_min_set.set(own.set);
-        self.minimum.set(own.minimum);
-        self.variance.set(own.variance);
+        self.data().rto_min_set.set(own.set);
+        self.data().minimum.set(own.minimum);
+        self.data().variance.set(own.variance);
         own
     }
 
     /// Counts a start of the retransmit timer.
-    fn count_start(&self, armed: bool) {
+    fn count_start(self, armed: bool) {
         if armed {
-            self.net.stats.count(Counter::Started);
+            self.net().stats.count(Counter::Started);
         } else {
             self.count_later(Counter::Rearmed, 0);
         }
@@ -270,42 +263,42 @@ impl Data {
 
     /// Counts an event of which there may be one a segment: most of them touch no memory but the
     /// socket's. `shift`: where it is counted until then.
-    fn count_later(&self, counter: Counter, shift: u32) {
-        let uncounted = self.uncounted.get();
+    fn count_later(self, counter: Counter, shift: u32) {
+        let uncounted = self.data().uncounted.get();
         if (uncounted >> shift) & 15 == 15 {
-            self.uncounted.set(uncounted & !(15 << shift));
-            self.net.stats.add(counter, 16);
+            self.data().uncounted.set(uncounted & !(15 << shift));
+            self.net().stats.add(counter, 16);
         } else {
-            self.uncounted.set(uncounted + (1 << shift));
+            self.data().uncounted.set(uncounted + (1 << shift));
         }
     }
 
     /// Counts what [`Self::count_later`] has left.
-    fn report(&self) {
-        let uncounted = self.uncounted.take();
-        self.net
+    fn report(self) {
+        let uncounted = self.data().uncounted.take();
+        self.net()
             .stats
             .add(Counter::Rearmed, (uncounted & 15).into());
-        self.net
+        self.net()
             .stats
             .add(Counter::AcksDelayed, (uncounted >> 4).into());
     }
 
     /// Returns the predicted delay of an ACK and what it is founded on, both in us. The kernel's own
     /// prediction where nothing is set.
-    fn ato(&self, sk: LockedSock<'_>) -> (u32, u32) {
-        let base = self.net.delack_min_us();
+    fn ato(self, sk: LockedSock<'_>) -> (u32, u32) {
+        let base = self.net().delack_min_us();
         if base == delack::DEFAULT_MIN_US {
             (ticks_to_us(sk.ato_ticks()), base)
         } else {
-            (base + u32::from(self.ato.get()) * ATO_UNIT_US, base)
+            (base + u32::from(self.data().ato.get()) * ATO_UNIT_US, base)
         }
     }
 
     /// Makes `ato` us the prediction that is founded on `base`, which is not the default.
-    fn set_ato(&self, ato: u32, base: u32) {
+    fn set_ato(self, ato: u32, base: u32) {
         let more = ato.saturating_sub(base) / ATO_UNIT_US;
-        self.ato.set(u16::try_from(more).unwrap_or(u16::MAX));
+        self.data().ato.set(u16::try_from(more).unwrap_or(u16::MAX));
     }
 }
 
@@ -323,7 +316,7 @@ fn run(
 ) -> Option<bool> {
     if deadline::is_for_wheel(delay) {
         forget(timer, which);
-        timer.data().net.stats.count(Counter::Wheel);
+        timer.net().stats.count(Counter::Wheel);
         return None;
     }
     Some(set(sk, timer, which, now, delay))
@@ -384,6 +377,7 @@ pub(crate) struct HiresTimers;
 
 impl Backend for HiresTimers {
     type Data = Data;
+    type Net = Namespace;
 
     fn sockets() -> &'static Sockets<Self> {
         &SOCKETS
@@ -402,24 +396,17 @@ impl Backend for HiresTimers {
             ato: Cell::new(0),
             received: Cell::new(0),
             woken: [Cell::new(None), Cell::new(None)],
-            net: NAMESPACES.get(sk.net())?,
         })
     }
 
-    fn attached(sk: LockedSockMut<'_>, timer: Option<LockedTimer<'_>>) {
-        match timer {
-            Some(timer) => {
-                let net = &timer.data().net;
-                net.stats.count(Counter::Sockets);
-                // What a server sends first has no timer before it.
-                tsq::limit(sk, net);
-            }
-            None => {
-                if let Some(net) = NAMESPACES.get(sk.net()) {
-                    net.stats.count(Counter::AllocFailures);
-                }
-            }
-        }
+    fn attached(sk: LockedSockMut<'_>, timer: LockedTimer<'_>) {
+        timer.net().stats.count(Counter::Sockets);
+        // What a server sends first has no timer before it.
+        tsq::limit(sk, timer.net());
+    }
+
+    fn refused(net: &Namespace) {
+        net.stats.count(Counter::AllocFailures);
     }
 
     fn leave(sk: LockedSockMut<'_>, timer: LockedTimer<'_>) {
@@ -453,16 +440,17 @@ impl Backend for HiresTimers {
         now: u64,
         delay: u64,
     ) -> Option<u64> {
-        let data = timer.data();
         let delay = match event {
-            Event::Timeout if sk.early_wait() != Wait::None => restarted(sk, data, now, delay),
-            Event::Timeout => fresh(sk, data, now, delay),
+            Event::Timeout if sk.early_wait() != Wait::None => restarted(sk, timer, now, delay),
+            Event::Timeout => fresh(sk, timer, now, delay),
             Event::Fixed => {
                 sk.set_early_wait(Wait::Fixed);
                 delay
             }
             // As the wheel has it.
-            Event::Other if !data.minimum.get().is_shorter() => delay.next_multiple_of(tick_ns()),
+            Event::Other if !timer.data().minimum.get().is_shorter() => {
+                delay.next_multiple_of(tick_ns())
+            }
             Event::Other => delay,
             Event::DelAck => {
                 let armed = run(sk, timer, Which::DelAck, now, delay);
@@ -470,21 +458,20 @@ impl Backend for HiresTimers {
             }
         };
         // Each segment that is sent starts this timer.
-        tsq::limit(sk, &data.net);
-        data.count_start(run(sk, timer, Which::Xmit, now, delay)?);
+        tsq::limit(sk, timer.net());
+        timer.count_start(run(sk, timer, Which::Xmit, now, delay)?);
         Some(delay)
     }
 
     #[inline]
     fn data_received(sk: LockedSockMut<'_>, timer: LockedTimer<'_>) {
-        let data = timer.data();
-        let (ato, base) = data.ato(*sk);
+        let (ato, base) = timer.ato(*sk);
         if base == delack::DEFAULT_MIN_US {
             return;
         }
         let now = (sk.clock_ns() / 1000) as u32;
-        let gap = now.wrapping_sub(data.received.get());
-        data.received.set(now);
+        let gap = now.wrapping_sub(timer.data().received.get());
+        timer.data().received.set(now);
         let ato = if sk.is_ack_quick() {
             // None is delayed meanwhile.
             base
@@ -492,22 +479,21 @@ impl Backend for HiresTimers {
             let rto = ticks_to_us(sk.rto_ticks());
             delack::after_gap_us(ato, gap, base, rto)
         };
-        data.set_ato(ato, base);
+        timer.set_ato(ato, base);
     }
 
     #[inline]
     fn delay_ack(sk: LockedSockMut<'_>, timer: LockedTimer<'_>) -> Ack {
-        let data = timer.data();
-        if !data.net.delayed_ack() {
+        if !timer.net().delayed_ack() {
             return Ack::Now;
         }
-        if sk.ato_ticks() == 0 && data.net.delack_min_us() >= ticks_to_us(1) {
+        if sk.ato_ticks() == 0 && timer.net().delack_min_us() >= ticks_to_us(1) {
             // A FIN before any data: the kernel waits for the next tick.
             forget(timer, Which::DelAck);
             return Ack::Wheel;
         }
         // First, so that nothing need be kept across what it calls.
-        let wait = ns(ack_wait_us(*sk, data));
+        let wait = ns(ack_wait_us(*sk, timer));
         let now = sk.clock_ns();
         let pending = timer.deadline(Which::DelAck);
         let pending = (pending != 0 && sk.is_ack_delayed()).then_some(pending);
@@ -516,18 +502,17 @@ impl Backend for HiresTimers {
             Some(at) => {
                 sk.set_ack_delayed();
                 set(sk, timer, Which::DelAck, now, at - now);
-                data.count_later(Counter::AcksDelayed, 4);
+                timer.count_later(Counter::AcksDelayed, 4);
                 Ack::In(at - now)
             }
         }
     }
 
     fn ato(sk: LockedSock<'_>, timer: LockedTimer<'_>) -> u32 {
-        ack_wait_us(sk, timer.data())
+        ack_wait_us(sk, timer)
     }
 
     fn check(sk: LockedSockMut<'_>, timer: LockedTimer<'_>, which: Which) -> State {
-        let data = timer.data();
         let at = timer.deadline(which);
         if at == 0 {
             return State::None;
@@ -535,21 +520,21 @@ impl Backend for HiresTimers {
         let now = hrtimer::now();
         if now >= at {
             match which {
-                Which::Xmit => data.net.stats.count(Counter::Fired),
+                Which::Xmit => timer.net().stats.count(Counter::Fired),
                 Which::DelAck => {
-                    data.net.stats.count(Counter::AcksFired);
-                    let (ato, base) = data.ato(*sk);
+                    timer.net().stats.count(Counter::AcksFired);
+                    let (ato, base) = timer.ato(*sk);
                     if base != delack::DEFAULT_MIN_US {
                         let rto = ticks_to_us(sk.rto_ticks());
                         let ato = delack::after_expiry_us(ato, sk.is_interactive(), base, rto);
-                        data.set_ato(ato, base);
+                        timer.set_ato(ato, base);
                     }
                 }
             }
             return State::Due(now - at);
         }
         if cover(sk, timer, which, at, at - now) && which == Which::Xmit {
-            data.net.stats.count(Counter::Early);
+            timer.net().stats.count(Counter::Early);
         }
         State::Early
     }
@@ -562,12 +547,11 @@ impl Backend for HiresTimers {
     }
 
     fn stop(timer: LockedTimer<'_>) {
-        let data = timer.data();
-        data.report();
+        timer.report();
         for which in [Which::Xmit, Which::DelAck] {
             forget(timer, which);
             if timer.disarm(which) && which == Which::Xmit {
-                data.net.stats.count(Counter::Cancelled);
+                timer.net().stats.count(Counter::Cancelled);
             }
         }
     }
@@ -584,51 +568,48 @@ impl Backend for HiresTimers {
         }
     }
 
-    fn rto_init(net: &Net) -> u32 {
-        NAMESPACES
-            .get(net)
-            .map_or(rto::DEFAULT_INIT_US, |net| net.rto_init_us())
+    fn rto_init(net: Option<&Namespace>) -> u32 {
+        net.map_or(rto::DEFAULT_INIT_US, Namespace::rto_init_us)
     }
 
     #[inline]
     fn rto(sk: LockedSockMut<'_>, timer: LockedTimer<'_>) -> u32 {
-        let data = timer.data();
         // This is asked for each segment: nothing is kept for the rare cases, they end here.
-        data.current(*sk)
-            .and_then(|own| common_timeout_us(*sk, &data.net, own))
-            .unwrap_or_else(|| looked_up_timeout_us(*sk, data))
+        timer
+            .current(*sk)
+            .and_then(|own| common_timeout_us(*sk, timer.net(), own))
+            .unwrap_or_else(|| looked_up_timeout_us(*sk, timer))
     }
 
     #[inline]
     fn slack(sk: LockedSockMut<'_>, timer: LockedTimer<'_>, is_alone: bool) -> Option<u32> {
-        let data = timer.data();
-        match data.current(*sk) {
+        match timer.current(*sk) {
             Some(own) if own.minimum == Minimum::Same => None,
             Some(own) if !sk.has_backed_off() => own.slack_us(is_alone),
-            _ => rare_slack_us(*sk, data, is_alone),
+            _ => rare_slack_us(*sk, timer, is_alone),
         }
     }
 
     fn rto_info(sk: LockedSock<'_>, timer: LockedTimer<'_>) -> u32 {
-        let data = timer.data();
-        timeout_us(sk, &data.net, data.own().now(sk))
+        timeout_us(sk, timer.net(), timer.own().now(sk))
     }
 
     #[inline]
     fn sampled(sk: LockedSockMut<'_>, timer: LockedTimer<'_>, is_round: bool) {
-        let data = timer.data();
-        if data.minimum.get() == Minimum::Same {
+        if timer.data().minimum.get() == Minimum::Same {
             return;
         }
-        let own = data.own();
+        let own = timer.own();
         let (mdev, min) = (sk.mdev_us(), own.rto_min_us());
         if !own.variance.explains(mdev, is_round, min) {
-            data.variance.set(own.variance.sampled(mdev, is_round, min));
+            timer
+                .data()
+                .variance
+                .set(own.variance.sampled(mdev, is_round, min));
         }
     }
 
     fn timeout(sk: LockedSockMut<'_>, timer: LockedTimer<'_>, sent: u64, ticks: u32) -> Passed {
-        let data = timer.data();
         if sk.has_backed_off() || sk.early_wait() == Wait::Fixed {
             sk.set_early_wait(Wait::None);
             return Passed::Kernel;
@@ -643,8 +624,8 @@ impl Backend for HiresTimers {
             return Passed::Kernel;
         };
         sk.set_early_wait(Wait::Until((at / 1000) as u32));
-        let (kernel, own) = (kernel(ticks), data.own());
-        let early = |timeouts| early_us(*sk, &data.net, own, kernel, timeouts);
+        let (kernel, own) = (kernel(ticks), timer.own());
+        let early = |timeouts| early_us(*sk, timer.net(), own, kernel, timeouts);
         let timeouts = sk.early_timeouts().saturating_add(1);
         let (first, next) = (early(0), early(timeouts));
         if early(timeouts - 1).is_none() {
@@ -652,7 +633,7 @@ impl Backend for HiresTimers {
         }
         sk.set_early_timeouts(timeouts);
         let next = next
-            .and_then(|us| u32::try_from(stretched(data, ns(us)) / 1000).ok())
+            .and_then(|us| u32::try_from(stretched(timer, ns(us)) / 1000).ok())
             // Then the kernel's own one must not come sooner after that than any has before.
             .filter(|us| us.saturating_add(first.unwrap_or(0)) <= left);
         Passed::Early(next.unwrap_or(left))
@@ -669,10 +650,9 @@ fn kernel_at(
     ticks: u32,
     sent: u64,
 ) -> Option<(u64, u32)> {
-    let data = timer.data();
     let kernel = kernel(ticks);
     let deadline = timer.deadline(Which::Xmit);
-    let early = early_us(sk, &data.net, data.own(), kernel, sk.early_timeouts());
+    let early = early_us(sk, timer.net(), timer.own(), kernel, sk.early_timeouts());
     match (sk.early_wait(), early) {
         (Wait::Fixed, _) => None,
         (Wait::Until(at), _) => {
@@ -689,7 +669,7 @@ fn kernel_at(
                 .saturating_sub(ns(early))
                 .max(sent.saturating_mul(1000));
             let later = match sk.has_probed() {
-                true => later_probe_us(sk, data, kernel, early),
+                true => later_probe_us(sk, timer, kernel, early),
                 false => 0,
             };
             Some((
@@ -707,20 +687,25 @@ fn kernel_at(
 
 /// Returns by how many us the kernel's own loss probe, after which the timeout starts again, comes later than
 /// that before the timeout `early`.
-fn later_probe_us(sk: LockedSock<'_>, data: &Data, kernel: rto::Kernel, early: u32) -> u32 {
-    let (path, _) = data.own().paths(sk);
+fn later_probe_us(
+    sk: LockedSock<'_>,
+    timer: LockedTimer<'_>,
+    kernel: rto::Kernel,
+    early: u32,
+) -> u32 {
+    let (path, _) = timer.own().paths(sk);
     let slack = match sk.is_alone() {
         true => sk.kernel_rto_min_us(),
         false => rto::SLACK_US,
     };
-    let own = data.own().slack_us(sk.is_alone()).unwrap_or(slack);
+    let own = timer.own().slack_us(sk.is_alone()).unwrap_or(slack);
     rto::probe_us(path, slack, kernel.us).saturating_sub(rto::probe_us(path, own, early))
 }
 
 /// Returns the delay in ns of a timer that is started for a timeout where it has run for another one, or
 /// for an early one.
 #[cold]
-fn restarted(sk: LockedSockMut<'_>, data: &Data, now: u64, delay: u64) -> u64 {
+fn restarted(sk: LockedSockMut<'_>, timer: LockedTimer<'_>, now: u64, delay: u64) -> u64 {
     match sk.early_wait() {
         // Nothing has arrived since. What is left of a wait has been stretched before, and the kernel's
         // timeout is not put off.
@@ -730,7 +715,7 @@ fn restarted(sk: LockedSockMut<'_>, data: &Data, now: u64, delay: u64) -> u64 {
         }
         _ => {
             sk.set_early_wait(Wait::None);
-            fresh(sk, data, now, delay)
+            fresh(sk, timer, now, delay)
         }
     }
 }
@@ -738,9 +723,9 @@ fn restarted(sk: LockedSockMut<'_>, data: &Data, now: u64, delay: u64) -> u64 {
 /// Returns the delay in ns of a timer that is started for a timeout. If it is the kernel's own though early
 /// ones may come, that is noted: when the timer expires, one might be possible again.
 #[inline]
-fn fresh(sk: LockedSockMut<'_>, data: &Data, now: u64, delay: u64) -> u64 {
-    let delay = stretched(data, delay);
-    if data.minimum.get().is_shorter()
+fn fresh(sk: LockedSockMut<'_>, timer: LockedTimer<'_>, now: u64, delay: u64) -> u64 {
+    let delay = stretched(timer, delay);
+    if timer.data().minimum.get().is_shorter()
         && delay >= u64::from(sk.rto_ticks()) * tick_ns()
         && !sk.has_backed_off()
     {
@@ -765,8 +750,8 @@ fn kernel(ticks: u32) -> rto::Kernel {
 
 /// Returns a timeout of `delay` ns as `tcp_rto_jitter` has it.
 #[inline]
-fn stretched(data: &Data, delay: u64) -> u64 {
-    match data.net.rto_jitter() {
+fn stretched(timer: LockedTimer<'_>, delay: u64) -> u64 {
+    match timer.net().rto_jitter() {
         0 => delay,
         percent => jitter::stretched(delay, percent, random::u32()),
     }
@@ -822,16 +807,16 @@ fn rare_timeout_us(sk: LockedSock<'_>, net: &Namespace, own: Own) -> u32 {
 
 /// As [`timeout_us`], with the minimal timeout as it is now.
 #[cold]
-fn looked_up_timeout_us(sk: LockedSock<'_>, data: &Data) -> u32 {
-    let own = data.current(sk).unwrap_or_else(|| data.look_up(sk));
-    timeout_us(sk, &data.net, own)
+fn looked_up_timeout_us(sk: LockedSock<'_>, timer: LockedTimer<'_>) -> u32 {
+    let own = timer.current(sk).unwrap_or_else(|| timer.look_up(sk));
+    timeout_us(sk, timer.net(), own)
 }
 
 /// See [`Backend::slack`], with the minimal timeout as it is now. While the timeout is backed off there is only one
 /// probe until then, and it may be long: a probe that comes soon would be lost with the segment.
 #[cold]
-fn rare_slack_us(sk: LockedSock<'_>, data: &Data, is_alone: bool) -> Option<u32> {
-    let own = data.current(sk).unwrap_or_else(|| data.look_up(sk));
+fn rare_slack_us(sk: LockedSock<'_>, timer: LockedTimer<'_>, is_alone: bool) -> Option<u32> {
+    let own = timer.current(sk).unwrap_or_else(|| timer.look_up(sk));
     match own.minimum.is_shorter() && sk.has_backed_off() {
         true => None,
         false => own.slack_us(is_alone),
@@ -876,27 +861,27 @@ fn early_us(
 /// Returns how long an ACK waits, in us. Where the minimal timeout is the kernel's own it may be a route's, which can
 /// change with the route.
 #[inline]
-fn ack_wait_us(sk: LockedSock<'_>, data: &Data) -> u32 {
-    match data.minimum.get() {
-        Minimum::Same => looked_up_ack_wait_us(sk, data),
-        _ => match data.current(sk) {
-            Some(own) => limited_ack_wait_us(sk, data, own.rto_min_us()),
-            None => looked_up_ack_wait_us(sk, data),
+fn ack_wait_us(sk: LockedSock<'_>, timer: LockedTimer<'_>) -> u32 {
+    match timer.data().minimum.get() {
+        Minimum::Same => looked_up_ack_wait_us(sk, timer),
+        _ => match timer.current(sk) {
+            Some(own) => limited_ack_wait_us(sk, timer, own.rto_min_us()),
+            None => looked_up_ack_wait_us(sk, timer),
         },
     }
 }
 
 /// As [`ack_wait_us`], with the minimal timeout as it is now.
 #[inline(never)]
-fn looked_up_ack_wait_us(sk: LockedSock<'_>, data: &Data) -> u32 {
-    limited_ack_wait_us(sk, data, sk.rto_min_us())
+fn looked_up_ack_wait_us(sk: LockedSock<'_>, timer: LockedTimer<'_>) -> u32 {
+    limited_ack_wait_us(sk, timer, sk.rto_min_us())
 }
 
 /// As [`ack_wait_us`], with that minimal timeout, in us.
 #[inline(always)]
-fn limited_ack_wait_us(sk: LockedSock<'_>, data: &Data, rto_min: u32) -> u32 {
+fn limited_ack_wait_us(sk: LockedSock<'_>, timer: LockedTimer<'_>, rto_min: u32) -> u32 {
     let longest = delack::longest_us(rto_min, ticks_to_us(1), sk.delack_max_us());
-    let (ato, base) = data.ato(sk);
+    let (ato, base) = timer.ato(sk);
     let worth = if ato <= base {
         ato
     } else {

@@ -92,7 +92,8 @@ impl Run for Waiting {
         while let Some(sk) = queue.pop() {
             let bytes = sk.bytes();
             sk.resume(|net, resumed| {
-                let Some(net) = NAMESPACES.get(net) else {
+                let rcu = rcu::read_lock();
+                let Some(net) = NAMESPACES.get(net, &rcu) else {
                     return;
                 };
                 net.stats.count(Counter::QueueThrottled);
