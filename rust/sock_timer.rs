@@ -111,17 +111,20 @@ impl HrTimerCallback<2> for Owner {
 }
 
 /// The timers of one socket, and what their [`Backend`] knows of them: see [`Locked`].
+///
+/// What a segment needs comes first, in one cache line.
 #[pin_data]
+#[repr(C)]
 pub(crate) struct SockTimer<B: Backend> {
-    #[pin]
-    timers: Timed<Owner, 2>,
-    /// For the list that it is in.
-    pub(super) links: Opaque<bindings::hlist_node>,
-    rcu: Opaque<bindings::callback_head>,
-    deadlines: [Opaque<u64>; 2],
-    /// That list, and the socket's namespace.
+    /// The socket's namespace, and the list that the timers are in.
     pub(super) home: Home<B>,
     data: B::Data,
+    deadlines: [Opaque<u64>; 2],
+    #[pin]
+    timers: Timed<Owner, 2>,
+    /// For the list.
+    pub(super) links: Opaque<bindings::hlist_node>,
+    rcu: Opaque<bindings::callback_head>,
 }
 
 // SAFETY: Nothing but `links` and `rcu` is in the way of that, which may be used anywhere, and what is a

@@ -577,7 +577,7 @@ impl Backend for HiresTimers {
         // This is asked for each segment: nothing is kept for the rare cases, they end here.
         timer
             .current(*sk)
-            .and_then(|own| common_timeout_us(*sk, timer.net(), own))
+            .and_then(|own| common_timeout_us(*sk, timer, own))
             .unwrap_or_else(|| looked_up_timeout_us(*sk, timer))
     }
 
@@ -591,7 +591,7 @@ impl Backend for HiresTimers {
     }
 
     fn rto_info(sk: LockedSock<'_>, timer: LockedTimer<'_>) -> u32 {
-        timeout_us(sk, timer.net(), timer.own().now(sk))
+        timeout_us(sk, timer, timer.own().now(sk))
     }
 
     #[inline]
@@ -625,7 +625,7 @@ impl Backend for HiresTimers {
         };
         sk.set_early_wait(Wait::Until((at / 1000) as u32));
         let (kernel, own) = (kernel(ticks), timer.own());
-        let early = |timeouts| early_us(*sk, timer.net(), own, kernel, timeouts);
+        let early = |timeouts| early_us(*sk, timer, own, kernel, timeouts);
         let timeouts = sk.early_timeouts().saturating_add(1);
         let (first, next) = (early(0), early(timeouts));
         if early(timeouts - 1).is_none() {
@@ -652,7 +652,7 @@ fn kernel_at(
 ) -> Option<(u64, u32)> {
     let kernel = kernel(ticks);
     let deadline = timer.deadline(Which::Xmit);
-    let early = early_us(sk, timer.net(), timer.own(), kernel, sk.early_timeouts());
+    let early = early_us(sk, timer, timer.own(), kernel, sk.early_timeouts());
     match (sk.early_wait(), early) {
         (Wait::Fixed, _) => None,
         (Wait::Until(at), _) => {
@@ -758,13 +758,13 @@ fn stretched(timer: LockedTimer<'_>, delay: u64) -> u64 {
 }
 
 /// Returns the retransmission timeout in us as it is now: the early one, or the kernel's own.
-fn timeout_us(sk: LockedSock<'_>, net: &Namespace, own: Own) -> u32 {
-    common_timeout_us(sk, net, own).unwrap_or_else(|| rare_timeout_us(sk, net, own))
+fn timeout_us(sk: LockedSock<'_>, timer: LockedTimer<'_>, own: Own) -> u32 {
+    common_timeout_us(sk, timer, own).unwrap_or_else(|| rare_timeout_us(sk, timer, own))
 }
 
 /// As [`timeout_us`], if nothing has timed out and nothing is known but samples.
 #[inline]
-fn common_timeout_us(sk: LockedSock<'_>, net: &Namespace, own: Own) -> Option<u32> {
+fn common_timeout_us(sk: LockedSock<'_>, timer: LockedTimer<'_>, own: Own) -> Option<u32> {
     let is_first = !sk.has_backed_off() && sk.early_timeouts() == 0;
     if !is_first || sk.srtt_us8() == 0 || sk.is_window_closed() {
         return None;
@@ -776,9 +776,11 @@ fn common_timeout_us(sk: LockedSock<'_>, net: &Namespace, own: Own) -> Option<u3
     }
     match own.minimum {
         // Rounded up to ticks, the kernel's own is less only where it has a maximum.
-        Minimum::Same if net.rto_variance_max() == 0 => Some(path.base_us().min(kernel.us).max(1)),
+        Minimum::Same if timer.net().rto_variance_max() == 0 => {
+            Some(path.base_us().min(kernel.us).max(1))
+        }
         Minimum::Shorter | Minimum::Finer => {
-            let us = rto::first_us(path, own.early(net));
+            let us = rto::first_us(path, own.early(timer.net()));
             rto::has_room(us, path, kernel).then_some(us)
         }
         _ => None,
@@ -787,10 +789,10 @@ fn common_timeout_us(sk: LockedSock<'_>, net: &Namespace, own: Own) -> Option<u3
 
 /// As [`timeout_us`], if [`common_timeout_us`] has none.
 #[cold]
-fn rare_timeout_us(sk: LockedSock<'_>, net: &Namespace, own: Own) -> u32 {
+fn rare_timeout_us(sk: LockedSock<'_>, timer: LockedTimer<'_>, own: Own) -> u32 {
     let kernel = kernel(sk.rto_ticks());
     if !sk.has_backed_off() {
-        if let Some(early) = early_us(sk, net, own, kernel, sk.early_timeouts()) {
+        if let Some(early) = early_us(sk, timer, own, kernel, sk.early_timeouts()) {
             return early;
         }
     }
@@ -809,7 +811,7 @@ fn rare_timeout_us(sk: LockedSock<'_>, net: &Namespace, own: Own) -> u32 {
 #[cold]
 fn looked_up_timeout_us(sk: LockedSock<'_>, timer: LockedTimer<'_>) -> u32 {
     let own = timer.current(sk).unwrap_or_else(|| timer.look_up(sk));
-    timeout_us(sk, timer.net(), own)
+    timeout_us(sk, timer, own)
 }
 
 /// See [`Backend::slack`], with the minimal timeout as it is now. While the timeout is backed off there is only one
@@ -827,7 +829,7 @@ fn rare_slack_us(sk: LockedSock<'_>, timer: LockedTimer<'_>, is_alone: bool) -> 
 /// is for the kernel's own alone, as probes of such a window are.
 fn early_us(
     sk: LockedSock<'_>,
-    net: &Namespace,
+    timer: LockedTimer<'_>,
     own: Own,
     kernel: rto::Kernel,
     timeouts: u8,
@@ -839,10 +841,10 @@ fn early_us(
     if path.srtt_us8 == 0 {
         return match sk.is_rto_init_fixed() {
             true => None,
-            false => rto::early_init_us(net.rto_init_us(), timeouts, kernel),
+            false => rto::early_init_us(timer.net().rto_init_us(), timeouts, kernel),
         };
     }
-    let early = own.early(net);
+    let early = own.early(timer.net());
     if kernel.knows_more(kernel_path) {
         if !early.is_short {
             return None;
@@ -852,8 +854,8 @@ fn early_us(
     }
     let backoff = rto::Backoff {
         timeouts,
-        linear: net.linear_timeouts(),
-        max_us: net.backoff_max_us(),
+        linear: timer.net().linear_timeouts(),
+        max_us: timer.net().backoff_max_us(),
     };
     rto::early_us(path, early, backoff, kernel)
 }
