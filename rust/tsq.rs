@@ -127,11 +127,12 @@ impl Drop for Freed {
     }
 }
 
-/// A socket that is to be resumed.
+/// A socket that is to be resumed: nobody else does that.
 ///
 /// # Invariants
 ///
 /// `TSQF_QUEUED` is set, and this is the only one for the socket: its `tsq_node` is ours.
+#[must_use = "the socket would wait for ever"]
 pub(crate) struct Throttled(Freed);
 
 /// What became of a socket that was resumed.
@@ -155,23 +156,42 @@ impl Throttled {
     ///
     /// Context: softirq.
     pub(crate) fn resume(self, f: impl FnOnce(&Net, Resumed)) {
-        const QUEUED: usize = bindings::tsq_flags_TSQF_QUEUED as usize;
-        let sk = self.0 .0.as_ptr();
-        let mut flags = self.0.flags().load(Relaxed);
-        while let Err(now) = self.0.flags().cmpxchg(flags, flags & !QUEUED, Full) {
-            flags = now;
-        }
-        // SAFETY: By the invariant of `Freed` the socket is there.
-        let resumed = match unsafe { bindings::tcp_tsq_handler(sk) } {
-            true => Resumed::Sent,
-            false => Resumed::Deferred,
-        };
-        // SAFETY: As above. A user's socket holds its namespace as long as it is there.
+        let this = ManuallyDrop::new(self);
+        // SAFETY: `this` is not used after that, nor dropped.
+        let freed = unsafe { core::ptr::read(&this.0) };
+        let resumed = freed.send();
+        // SAFETY: By the invariant of `Freed` the socket is there. A user's socket holds its namespace as
+        // long as that.
         unsafe {
+            let sk = freed.0.as_ptr();
             if (*sk).__sk_common.skc_net_refcnt() != 0 {
                 f(Net::of_sock(sk), resumed);
             }
         }
+    }
+}
+
+impl Freed {
+    /// Lets a socket send that is `TSQF_QUEUED`.
+    fn send(&self) -> Resumed {
+        const QUEUED: usize = bindings::tsq_flags_TSQF_QUEUED as usize;
+        let mut flags = self.flags().load(Relaxed);
+        while let Err(now) = self.flags().cmpxchg(flags, flags & !QUEUED, Full) {
+            flags = now;
+        }
+        // SAFETY: By the type's invariant the socket is there.
+        match unsafe { bindings::tcp_tsq_handler(self.0.as_ptr()) } {
+            true => Resumed::Sent,
+            false => Resumed::Deferred,
+        }
+    }
+}
+
+impl Drop for Throttled {
+    /// Should not happen: whoever has it resumes it.
+    fn drop(&mut self) {
+        kernel::warn_on!(true);
+        self.0.send();
     }
 }
 
