@@ -15,7 +15,12 @@ use super::{
 use core::marker::PhantomData;
 use kernel::{
     bindings,
-    prelude::*, //
+    prelude::*,
+    sync::atomic::{
+        AtomicFlag,
+        Full,
+        Release, //
+    },
 };
 
 /// The current task inside `tcp_recvmsg()`, which is to give way.
@@ -170,19 +175,31 @@ impl<E: ExtraRuns> Table<E> {
     }
 }
 
-/// Proof that an [`ExtraRuns`] decides. Ends that when dropped.
+/// Whether there is a [`Registration`].
+static IS_TAKEN: AtomicFlag = AtomicFlag::new(false);
+
+/// Proof that an [`ExtraRuns`] decides. Ends that when dropped, which sleeps.
+///
+/// # Invariants
+///
+/// There is one, and it has set `IS_TAKEN`.
+#[must_use]
 pub(crate) struct Registration(());
 
 impl Registration {
     /// Makes `E` decide. Sleeps.
     ///
-    /// # Safety
+    /// # Errors
     ///
-    /// There may be one at a time.
-    pub(crate) unsafe fn new<E: ExtraRuns>() -> Self {
-        // SAFETY: By the caller's promise. The functions stay until `drop()`.
+    /// `EBUSY` if somebody does already.
+    pub(crate) fn new<E: ExtraRuns>() -> Result<Self> {
+        if IS_TAKEN.xchg(true, Full) {
+            return Err(EBUSY);
+        }
+        // SAFETY: There is no other. The functions stay until `drop()`.
         unsafe { bindings::sched_set_extra_run_ops(&Table::<E>::OPS) };
-        Self(())
+        // INVARIANT: We have set it.
+        Ok(Self(()))
     }
 }
 
@@ -190,5 +207,6 @@ impl Drop for Registration {
     fn drop(&mut self) {
         // SAFETY: `new()` has set them. It waits for those that run.
         unsafe { bindings::sched_set_extra_run_ops(core::ptr::null()) };
+        IS_TAKEN.store(false, Release);
     }
 }

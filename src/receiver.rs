@@ -50,9 +50,9 @@ pub(crate) unsafe fn init() {
     unsafe { ASKED.init() };
 }
 
-fn ask() -> Registration {
-    // SAFETY: There is one at most, in `ASKED`.
-    unsafe { Registration::new::<Receivers>() }
+/// Makes the scheduler ask. Only another registration could be in the way, and `ASKED` has the only one.
+fn ask() -> Option<Registration> {
+    Registration::new::<Receivers>().ok()
 }
 
 /// Somebody has set `net.ipv4.tcp_extra_run` to so many us. Sleeps.
@@ -62,9 +62,8 @@ pub(crate) fn wanted(us: i32) {
     }
     match &mut *ASKED.lock() {
         Asked::Closed(wanted) => *wanted = true,
-        Asked::Open(asked) => {
-            asked.get_or_insert_with(ask);
-        }
+        Asked::Open(asked @ None) => *asked = ask(),
+        Asked::Open(Some(_)) => {}
     }
 }
 
@@ -76,7 +75,7 @@ impl Open {
     pub(crate) fn new() -> Self {
         let mut asked = ASKED.lock();
         let wanted = matches!(*asked, Asked::Closed(true));
-        *asked = Asked::Open(wanted.then(ask));
+        *asked = Asked::Open(wanted.then(ask).flatten());
         Self(())
     }
 }
