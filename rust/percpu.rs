@@ -103,3 +103,38 @@ impl<T: Send + Sync> Drop for Filled<T> {
         drop(unsafe { KBox::from_raw(all) });
     }
 }
+
+// Named function__case.
+#[expect(non_snake_case)]
+#[kernel::macros::kunit_tests(finetcp_percpu)]
+mod tests {
+    use super::*;
+
+    /// Of each test its own: they may run at the same time.
+    fn is_there(all: &'static PerCpu<u32>) -> bool {
+        all.get(&rcu::read_lock()).is_some()
+    }
+
+    #[test]
+    fn get__while_filled() -> Result {
+        static ALL: PerCpu<u32> = PerCpu::new();
+        assert!(!is_there(&ALL));
+        let filled = ALL.fill(|| 7)?;
+        assert_eq!(ALL.get(&rcu::read_lock()), Some(&7));
+        assert_eq!(filled.iter().count(), nr_cpu_ids() as usize);
+        drop(filled);
+        assert!(!is_there(&ALL));
+        Ok(())
+    }
+
+    #[test]
+    fn fill__once() -> Result {
+        static ALL: PerCpu<u32> = PerCpu::new();
+        let filled = ALL.fill(|| 1)?;
+        assert_eq!(ALL.fill(|| 2).err(), Some(EBUSY));
+        assert_eq!(ALL.get(&rcu::read_lock()), Some(&1));
+        drop(filled);
+        drop(ALL.fill(|| 3)?);
+        Ok(())
+    }
+}
