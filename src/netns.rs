@@ -23,6 +23,7 @@ use crate::{
     receiver,
     stats::Stats, //
 };
+use core::convert::identity;
 use kernel::{
     prelude::*,
     seq_file::SeqFile,
@@ -43,21 +44,6 @@ pub(crate) static FLOOR: Value = Value::new(0);
 
 static ZERO: Value = Value::new(0);
 
-/// What can be set. The order is that of [`SETTINGS`].
-#[derive(Clone, Copy)]
-#[repr(usize)]
-enum Name {
-    LinearTimeouts,
-    RtoJitter,
-    RtoInit,
-    DelayedAck,
-    DelackMin,
-    LimitOutputUsecs,
-    BackoffMax,
-    ExtraRun,
-    RtoVarianceMax,
-}
-
 /// The module's minimal timeout. The kernel's `tcp_rto_min_us` is another name of the same value while the
 /// module is there.
 static RTO_MIN: Setting = Setting {
@@ -68,71 +54,80 @@ static RTO_MIN: Setting = Setting {
     written: None,
 };
 
-static SETTINGS: [Setting; 9] = [
-    Setting {
-        name: c"tcp_linear_timeouts",
-        default: 0,
-        min: &ZERO,
-        max: rto::MAX_LINEAR as i32,
-        written: None,
-    },
-    Setting {
-        name: c"tcp_rto_jitter",
-        default: 0,
-        min: &ZERO,
-        max: 100,
-        written: None,
-    },
-    Setting {
-        name: c"tcp_rto_init",
-        default: rto::DEFAULT_INIT_US as i32,
-        min: &FLOOR,
-        max: rto::MAX_INIT_US as i32,
-        written: None,
-    },
-    Setting {
-        name: c"tcp_delayed_ack",
-        default: 1,
-        min: &ZERO,
-        max: 1,
-        written: None,
-    },
-    Setting {
-        name: c"tcp_delack_min",
-        default: delack::DEFAULT_MIN_US as i32,
-        min: &FLOOR,
-        max: delack::INTERACTIVE_MAX_US as i32,
-        written: None,
-    },
-    Setting {
-        name: c"tcp_limit_output_usecs",
-        default: 0,
-        min: &ZERO,
-        max: tsq::MAX_US as i32,
-        written: None,
-    },
-    Setting {
-        name: c"tcp_backoff_max",
-        default: rto::MAX_BACKOFF_MAX_US as i32,
-        min: &FLOOR,
-        max: rto::MAX_BACKOFF_MAX_US as i32,
-        written: None,
-    },
-    Setting {
-        name: c"tcp_extra_run",
-        default: 0,
-        min: &ZERO,
-        max: extra_run::MAX_US as i32,
-        written: Some(receiver::wanted),
-    },
-    Setting {
-        name: c"tcp_rto_variance_max",
-        default: 0,
-        min: &ZERO,
-        max: rto::MAX_VARIANCE_MAX as i32,
-        written: None,
-    },
-];
+/// Makes [`SETTINGS`], and for each a method of [`Namespace`] that returns its value. None is negative.
+macro_rules! settings {
+    ($(
+        $(#[$doc:meta])*
+        $name:literal: $default:expr, $min:ident..=$max:expr, $written:expr;
+        $get:ident() -> $type:ty: $convert:expr;
+    )*) => {
+        /// Where the value of each is to be found.
+        #[allow(non_camel_case_types)]
+        #[repr(usize)]
+        enum Index {
+            $($get,)*
+        }
+
+        static SETTINGS: [Setting; COUNT] = [$(Setting {
+            name: $name,
+            default: $default as i32,
+            min: &$min,
+            max: $max as i32,
+            written: $written,
+        },)*];
+
+        const COUNT: usize = [$($name,)*].len();
+
+        impl Namespace {
+            $(
+                $(#[$doc])*
+                #[inline]
+                pub(crate) fn $get(&self) -> $type {
+                    $convert(self.settings[Index::$get as usize].get() as u32)
+                }
+            )*
+        }
+    };
+}
+
+settings! {
+    /// How many timeouts of a connection in a row are not doubled.
+    c"tcp_linear_timeouts": 0, ZERO..=rto::MAX_LINEAR, None;
+    linear_timeouts() -> u8: |times| times as u8;
+
+    /// By how much a timeout may be lengthened at random, in percent.
+    c"tcp_rto_jitter": 0, ZERO..=100, None;
+    rto_jitter() -> u32: identity;
+
+    /// The timeout, in us, before the first sample of the round trip.
+    c"tcp_rto_init": rto::DEFAULT_INIT_US, FLOOR..=rto::MAX_INIT_US, None;
+    rto_init_us() -> u32: identity;
+
+    /// Whether ACKs may be delayed.
+    c"tcp_delayed_ack": 1, ZERO..=1, None;
+    delayed_ack() -> bool: |set| set != 0;
+
+    /// The least time, in us, for which an ACK is delayed.
+    c"tcp_delack_min": delack::DEFAULT_MIN_US, FLOOR..=delack::INTERACTIVE_MAX_US, None;
+    delack_min_us() -> u32: identity;
+
+    /// For how long, in us, what a socket sends may wait for what it has sent before; 0: for any time.
+    c"tcp_limit_output_usecs": 0, ZERO..=tsq::MAX_US, None;
+    limit_output_usecs() -> u32: identity;
+
+    /// Up to which timeout, in us, retransmissions are backed off while it is early.
+    c"tcp_backoff_max": rto::MAX_BACKOFF_MAX_US, FLOOR..=rto::MAX_BACKOFF_MAX_US, None;
+    backoff_max_us() -> u32: identity;
+
+    /// For how long, in us, a receiver may go on that is to give way while it owns its socket; 0: not at
+    /// all.
+    c"tcp_extra_run": 0, ZERO..=extra_run::MAX_US, Some(receiver::wanted);
+    extra_run_us() -> u32: identity;
+
+    /// The most that the variance term counts for, in percent of the round trip; 0: for as much as it is.
+    c"tcp_rto_variance_max": 0, ZERO..=rto::MAX_VARIANCE_MAX, None;
+    rto_variance_max() -> u32: identity;
+}
 
 /// From here on, in bytes, a `tcp_limit_output_bytes` is one that the kernel can do without the module:
 /// what it once had by default. Less leaves no room for two segments.
@@ -142,72 +137,9 @@ const LIMIT_KEPT: i32 = 256 << 10;
 pub(crate) struct Namespace {
     /// Its counters.
     pub(crate) stats: Stats,
-    settings: [Value; SETTINGS.len()],
+    settings: [Value; COUNT],
     /// The kernel's `tcp_limit_output_bytes` before there was a module.
     limit_before: i32,
-}
-
-impl Namespace {
-    // All are within their ranges, none of which is negative.
-    #[inline]
-    fn setting(&self, name: Name) -> u32 {
-        self.settings[name as usize].get() as u32
-    }
-
-    /// How many timeouts of a connection in a row are not doubled: `net.ipv4.tcp_linear_timeouts`.
-    #[inline]
-    pub(crate) fn linear_timeouts(&self) -> u8 {
-        self.setting(Name::LinearTimeouts) as u8
-    }
-
-    /// Up to which timeout, in us, retransmissions are backed off while it is early: `net.ipv4.tcp_backoff_max`.
-    #[inline]
-    pub(crate) fn backoff_max_us(&self) -> u32 {
-        self.setting(Name::BackoffMax)
-    }
-
-    /// The most that the variance term counts for, in percent of the round trip, 0 for as much as it is:
-    /// `net.ipv4.tcp_rto_variance_max`.
-    #[inline]
-    pub(crate) fn rto_variance_max(&self) -> u32 {
-        self.setting(Name::RtoVarianceMax)
-    }
-
-    /// By how much a timeout may be lengthened at random, in percent: `net.ipv4.tcp_rto_jitter`.
-    #[inline]
-    pub(crate) fn rto_jitter(&self) -> u32 {
-        self.setting(Name::RtoJitter)
-    }
-
-    /// The timeout, in us, before the first sample of the round trip: `net.ipv4.tcp_rto_init`.
-    pub(crate) fn rto_init_us(&self) -> u32 {
-        self.setting(Name::RtoInit)
-    }
-
-    /// Whether ACKs may be delayed: `net.ipv4.tcp_delayed_ack`.
-    #[inline]
-    pub(crate) fn delayed_ack(&self) -> bool {
-        self.setting(Name::DelayedAck) != 0
-    }
-
-    /// The least time, in us, for which an ACK is delayed: `net.ipv4.tcp_delack_min`.
-    #[inline]
-    pub(crate) fn delack_min_us(&self) -> u32 {
-        self.setting(Name::DelackMin)
-    }
-
-    /// For how long, in us, what a socket sends may wait for what it has sent before, 0 for any time:
-    /// `net.ipv4.tcp_limit_output_usecs`.
-    #[inline]
-    pub(crate) fn limit_output_usecs(&self) -> u32 {
-        self.setting(Name::LimitOutputUsecs)
-    }
-
-    /// For how long, in us, a receiver may go on that is to give way while it owns its socket, 0 for
-    /// not at all: `net.ipv4.tcp_extra_run`.
-    pub(crate) fn extra_run_us(&self) -> u32 {
-        self.setting(Name::ExtraRun)
-    }
 }
 
 // SAFETY: `pernet()` returns a static.

@@ -14,26 +14,37 @@ use kernel::{
     },
 };
 
-/// What is counted. The order is that of the file, and of [`NAMES`].
-#[derive(Clone, Copy)]
-#[repr(usize)]
-pub(crate) enum Counter {
+/// Makes [`Counter`], and its names: what is in the file under `/proc/net` is the name here.
+macro_rules! counters {
+    ($($(#[$doc:meta])* $name:ident,)*) => {
+        /// What is counted. The order is that of the file.
+        #[derive(Clone, Copy)]
+        #[repr(usize)]
+        pub(crate) enum Counter {
+            $($(#[$doc])* $name,)*
+        }
+
+        const NAMES: &[&str] = &[$(stringify!($name),)*];
+    };
+}
+
+counters! {
     /// Sockets that got a timer of their own.
     Sockets,
     /// Sockets that did not, for want of memory.
     AllocFailures,
     /// Timers put on the clock, or moved there.
-    Started,
+    TimersStarted,
     /// Deadlines set without a word to the clock, because a queued timer covers them.
-    Rearmed,
+    TimersRearmed,
     /// Expiries before the deadline, which armed the timer for what was left.
-    Early,
+    TimersEarly,
     /// Deadlines that passed.
-    Fired,
+    TimersFired,
     /// Timers taken off the clock before they expired.
-    Cancelled,
+    TimersCancelled,
     /// Delays so long that the timer wheel serves them.
-    Wheel,
+    TimersOnWheel,
     /// ACKs that were delayed.
     AcksDelayed,
     /// Delayed ACKs that nothing else has carried before their deadline.
@@ -57,28 +68,6 @@ pub(crate) enum Counter {
     /// Extra runs after which the task gave way when it had received. The others were over before.
     ExtraRunYields,
 }
-
-const NAMES: [&str; 19] = [
-    "Sockets",
-    "AllocFailures",
-    "TimersStarted",
-    "TimersRearmed",
-    "TimersEarly",
-    "TimersFired",
-    "TimersCancelled",
-    "TimersOnWheel",
-    "AcksDelayed",
-    "AcksFired",
-    "QueueThrottled",
-    "QueueDeferred",
-    "QueueRuns",
-    "QueueBytes",
-    "ExtraRuns",
-    "ExtraRunUsecs",
-    "ExtraRunOverdue",
-    "ExtraRunUnpaid",
-    "ExtraRunYields",
-];
 
 /// Rows of counters, so that CPUs do not fight for a cache line.
 const ROWS: usize = 16;

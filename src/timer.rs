@@ -255,9 +255,9 @@ impl LockedTimer<'_> {
     /// Counts a start of the retransmit timer.
     fn count_start(self, armed: bool) {
         if armed {
-            self.net().stats.count(Counter::Started);
+            self.net().stats.count(Counter::TimersStarted);
         } else {
-            self.count_later(Counter::Rearmed, 0);
+            self.count_later(Counter::TimersRearmed, 0);
         }
     }
 
@@ -278,7 +278,7 @@ impl LockedTimer<'_> {
         let uncounted = self.data().uncounted.take();
         self.net()
             .stats
-            .add(Counter::Rearmed, (uncounted & 15).into());
+            .add(Counter::TimersRearmed, (uncounted & 15).into());
         self.net()
             .stats
             .add(Counter::AcksDelayed, (uncounted >> 4).into());
@@ -316,7 +316,7 @@ fn run(
 ) -> Option<bool> {
     if deadline::is_for_wheel(delay) {
         forget(timer, which);
-        timer.net().stats.count(Counter::Wheel);
+        timer.net().stats.count(Counter::TimersOnWheel);
         return None;
     }
     Some(set(sk, timer, which, now, delay))
@@ -520,7 +520,7 @@ impl Backend for HiresTimers {
         let now = hrtimer::now();
         if now >= at {
             match which {
-                Which::Xmit => timer.net().stats.count(Counter::Fired),
+                Which::Xmit => timer.net().stats.count(Counter::TimersFired),
                 Which::DelAck => {
                     timer.net().stats.count(Counter::AcksFired);
                     let (ato, base) = timer.ato(*sk);
@@ -534,7 +534,7 @@ impl Backend for HiresTimers {
             return State::Due(now - at);
         }
         if cover(sk, timer, which, at, at - now) && which == Which::Xmit {
-            timer.net().stats.count(Counter::Early);
+            timer.net().stats.count(Counter::TimersEarly);
         }
         State::Early
     }
@@ -551,7 +551,7 @@ impl Backend for HiresTimers {
         for which in [Which::Xmit, Which::DelAck] {
             forget(timer, which);
             if timer.disarm(which) && which == Which::Xmit {
-                timer.net().stats.count(Counter::Cancelled);
+                timer.net().stats.count(Counter::TimersCancelled);
             }
         }
     }
