@@ -4,10 +4,11 @@
 """The settings: what they take, and for whom they hold. And the counters."""
 
 import os
+import re
 import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.realpath(__file__)), ".."))
-from lab import case, main  # noqa: E402
+from lab import case, insmod, main, rmmod  # noqa: E402
 
 NAMES = "tcp_rto_min", "tcp_rto_min_us"
 
@@ -41,39 +42,50 @@ def per_namespace(lab):
         assert f.read() == "200000\n"
 
 
-# name: (default, values to take, values to refuse)
-BAD = "-1", "4294967296", "x", "1x"
-OURS = {
-    "tcp_linear_timeouts": ("0", ("6", "0", "1"), BAD + ("7", "257")),
-    "tcp_rto_variance_max": ("0", ("1000", "0", "100"), BAD + ("1001",)),
-    "tcp_backoff_max": ("120000000", ("20", "120000000", "2000"), BAD + ("19", "0", "120000001")),
-    "tcp_rto_jitter": ("0", ("100", "0", "10"), BAD + ("101",)),
-    "tcp_delayed_ack": ("1", ("0", "1"), BAD + ("2",)),
-    "tcp_delack_min": ("40000", ("20", "200000", "500"), BAD + ("19", "0", "200001")),
-    "tcp_rto_init": ("1000000", ("20", "120000000", "5000"), BAD + ("19", "0", "120000001")),
-}
+def documented_settings():
+    """What Documentation/sysctl.rst says of the module's settings: {name: (default, lowest, highest)}"""
+    found = {}
+    for section in re.split(r"^net\.ipv4\.(?=\w+\n=)", DOCUMENTED, flags=re.M)[1:]:
+        name = section.split("\n", 1)[0]
+        low, high = re.search(r"^:Range: +(\d+|``rto_min_floor``)(?: \(below\))? (?:to|or) (\d+)", section, re.M).groups()
+        found[name] = re.search(r"^:Default: (\d+)", section, re.M)[1], int(low) if low.isdigit() else FLOOR, int(high)
+    return found
 
 
-@case(*OURS)
+with open(os.path.join(os.path.dirname(os.path.realpath(__file__)), "../../Documentation/sysctl.rst"), encoding="utf-8") as f:
+    DOCUMENTED = re.sub(r"net\.ipv4\.tcp_limit_output_bytes\n=.*?(?=\n\nnet\.ipv4)", "", f.read(), flags=re.S)    # the kernel's
+FLOOR = 20
+SETTINGS = documented_settings()
+
+
+@case
+def documented(lab):
+    """The settings that come with the module are those of the documentation"""
+    with_module = set(os.listdir("/proc/sys/net/ipv4"))
+    rmmod()
+    without = set(os.listdir("/proc/sys/net/ipv4"))
+    insmod()
+    assert with_module - without == set(SETTINGS), (with_module - without) ^ set(SETTINGS)
+
+
+@case(*SETTINGS)
 def setting(lab, name):
-    """A setting that is there with the module, each namespace its own"""
-    default, good, bad = OURS[name]
+    """Each namespace has its own, which takes its range and nothing else"""
+    default, low, high = SETTINGS[name]
     assert [lab.read(host, name) for host in "ab"] == [default] * 2
-    for value in good:
+    for value in low, high, (low + high) // 2:
         lab.sysctl("a", **{name: value})
-        assert [lab.read(host, name) for host in "ab"] == [value, default]
-    for value in bad:
+        assert [lab.read(host, name) for host in "ab"] == [str(value), default]
+    for value in low - 1, high + 1, -1, 1 << 32, "x", "1x":
         lab.refuses("a", name, value)
 
 
 @case
 def unprivileged_counters(lab):
-    """Anyone may read the counters, of their own namespace"""
-    names = ["Sockets", "AllocFailures", "TimersStarted", "TimersRearmed",
-             "TimersEarly", "TimersFired", "TimersCancelled", "TimersOnWheel",
-             "AcksDelayed", "AcksFired",
-             "QueueThrottled", "QueueDeferred", "QueueRuns", "QueueBytes",
-             "ExtraRuns", "ExtraRunUsecs", "ExtraRunOverdue", "ExtraRunUnpaid", "ExtraRunYields"]
+    """Anyone may read the counters, of their own namespace: those of the documentation"""
+    table = DOCUMENTED.split("/proc/net/finetcp_stat\n=", 1)[1].split("\n\nModule parameter", 1)[0]
+    names = re.findall(r"^([A-Z]\w+)  ", table, re.M)
+    assert len(names) > 1
     lab.connect().close()
     before = lab.stat("a")
     assert list(before) == names, before
