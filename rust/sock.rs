@@ -218,14 +218,6 @@ impl<'a> LockedSock<'a> {
         unsafe { (*self.icsk()).icsk_ack.pingpong >= self.net().pingpong_thresh() }
     }
 
-    /// Returns whether the peer has marked the end of what it had to send (PSH).
-    #[inline]
-    pub(crate) fn is_ack_pushed(self) -> bool {
-        // SAFETY: By the type's invariant.
-        let pending = unsafe { (*self.icsk()).icsk_ack.pending };
-        u32::from(pending) & bindings::inet_csk_ack_state_t_ICSK_ACK_PUSHED != 0
-    }
-
     /// Returns whether the retransmit timer runs for a retransmission.
     #[inline]
     pub(crate) fn is_timeout_pending(self) -> bool {
@@ -496,6 +488,15 @@ pub(crate) fn jiffies() -> c_ulong {
     unsafe { addr_of!(bindings::jiffies).read_volatile() }
 }
 
+/// The length of a tick in ns: `TICK_NSEC`.
+pub(crate) const TICK_NS: u64 = {
+    let (num, den) = (
+        bindings::HZ_TO_USEC_NUM as u64,
+        bindings::HZ_TO_USEC_DEN as u64,
+    );
+    (1000 * num + den / 2) / den
+};
+
 /// Converts ticks to us, `u32::MAX` for what does not fit.
 #[inline]
 pub(crate) fn ticks_to_us(ticks: u32) -> u32 {
@@ -518,5 +519,12 @@ mod tests {
         assert_eq!(ticks_to_us(msecs_to_jiffies(1000) as u32), 1_000_000);
         assert_eq!(ticks_to_us(0), 0);
         assert_eq!(ticks_to_us(u32::MAX), u32::MAX);
+    }
+
+    #[test]
+    fn tick_ns__as_many_in_a_second() {
+        let hz = msecs_to_jiffies(1000) as u64;
+        // Half a ns too much or too little in each.
+        assert!((1_000_000_000 - hz..=1_000_000_000 + hz).contains(&(hz * TICK_NS)));
     }
 }

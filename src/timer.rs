@@ -34,7 +34,8 @@ use crate::{
             ticks_to_us,
             LockedSock,
             LockedSockMut,
-            Wait, //
+            Wait,
+            TICK_NS, //
         },
         sock_timer::{
             Locked,
@@ -338,17 +339,17 @@ fn set(sk: LockedSockMut<'_>, timer: LockedTimer<'_>, which: Which, now: u64, de
 /// socket. Inlined, for a segment may start two timers.
 #[inline(always)]
 fn cover(sk: LockedSockMut<'_>, timer: LockedTimer<'_>, which: Which, at: u64, delay: u64) -> bool {
-    if deadline::is_far(delay, tick_ns()) {
+    if deadline::is_far(delay, TICK_NS) {
         let woken = &timer.data().woken[which as usize];
         let tick = jiffies() as u16;
         let armed = match woken.get() {
             Some(woken) if sk.is_on_wheel(which) => {
-                Some(at - delay + deadline::woken_ns(woken, tick, tick_ns()))
+                Some(at - delay + deadline::woken_ns(woken, tick, TICK_NS))
             }
             _ => None,
         };
         if !deadline::is_covered(armed, at, delay) {
-            let ticks = deadline::wake_ticks(delay, tick_ns());
+            let ticks = deadline::wake_ticks(delay, TICK_NS);
             sk.start_wheel(which, ticks);
             woken.set(Some(deadline::woken(jiffies() as u16, ticks)));
         }
@@ -365,11 +366,6 @@ fn cover(sk: LockedSockMut<'_>, timer: LockedTimer<'_>, which: Which, at: u64, d
 fn forget(timer: LockedTimer<'_>, which: Which) {
     timer.set_deadline(which, 0);
     timer.data().woken[which as usize].set(None);
-}
-
-/// Returns the length of a tick in ns.
-fn tick_ns() -> u64 {
-    u64::from(ticks_to_us(1)) * 1000
 }
 
 /// TCP's timers, served from hrtimers.
@@ -427,7 +423,7 @@ impl Backend for HiresTimers {
                 Which::DelAck => sk.is_ack_delayed(),
             };
             if at != 0 && is_pending {
-                sk.start_wheel(which, at.saturating_sub(now).div_ceil(tick_ns()));
+                sk.start_wheel(which, at.saturating_sub(now).div_ceil(TICK_NS));
             }
         }
     }
@@ -449,7 +445,7 @@ impl Backend for HiresTimers {
             }
             // As the wheel has it.
             Event::Other if !timer.data().minimum.get().is_shorter() => {
-                delay.next_multiple_of(tick_ns())
+                delay.next_multiple_of(TICK_NS)
             }
             Event::Other => delay,
             Event::DelAck => {
@@ -726,7 +722,7 @@ fn restarted(sk: LockedSockMut<'_>, timer: LockedTimer<'_>, now: u64, delay: u64
 fn fresh(sk: LockedSockMut<'_>, timer: LockedTimer<'_>, now: u64, delay: u64) -> u64 {
     let delay = stretched(timer, delay);
     if timer.data().minimum.get().is_shorter()
-        && delay >= u64::from(sk.rto_ticks()) * tick_ns()
+        && delay >= u64::from(sk.rto_ticks()) * TICK_NS
         && !sk.has_backed_off()
     {
         sk.set_early_wait(Wait::Until((now.saturating_add(delay) / 1000) as u32));
@@ -884,17 +880,6 @@ fn looked_up_ack_wait_us(sk: LockedSock<'_>, timer: LockedTimer<'_>) -> u32 {
 fn limited_ack_wait_us(sk: LockedSock<'_>, timer: LockedTimer<'_>, rto_min: u32) -> u32 {
     let longest = delack::longest_us(rto_min, ticks_to_us(1), sk.delack_max_us());
     let (ato, base) = timer.ato(sk);
-    let worth = if ato <= base {
-        ato
-    } else {
-        predicted_ack_wait_us(sk, ato, base)
-    };
+    let worth = delack::delay_us(ato, base, sk.srtt_us8() >> 3);
     worth.min(longest)
-}
-
-/// Returns how long an ACK is worth to wait, in us, when the prediction `ato` exceeds `base`.
-#[cold]
-fn predicted_ack_wait_us(sk: LockedSock<'_>, ato: u32, base: u32) -> u32 {
-    let has_no_more = sk.is_interactive() || sk.is_ack_pushed();
-    delack::delay_us(ato, base, has_no_more, sk.srtt_us8() >> 3)
 }

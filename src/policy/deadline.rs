@@ -60,7 +60,8 @@ pub fn woken(now: u16, ticks: u64) -> Woken {
 }
 
 /// Returns how long it is at most, in ns, from a moment in the tick `now` until the timer has expired.
-/// After [`wake_ticks`] that is no later than the deadline.
+/// After [`wake_ticks`] that is no later than the deadline. One tick of it is for an interrupt of the tick
+/// that is late.
 #[inline]
 pub fn woken_ns(woken: Woken, now: u16, tick: u64) -> u64 {
     let ticks = woken.get().wrapping_sub(now) as i16;

@@ -12,9 +12,6 @@ pub const DEFAULT_MIN_US: u32 = 40_000;
 /// How long an ACK may wait for data to travel with: `TCP_DELACK_MAX`, in us.
 pub const INTERACTIVE_MAX_US: u32 = 200_000;
 
-/// How long it may wait for a second segment: what RFC 1122 allows, in us.
-pub const MAX_US: u32 = 500_000;
-
 /// Returns the predicted delay in us when a segment with data has come `gap` us after the one
 /// before: it follows the gaps, and decays to `base`. As `tcp_event_data_recv()` does.
 ///
@@ -45,24 +42,15 @@ pub fn after_expiry_us(ato: u32, interactive: bool, base: u32, rto: u32) -> u32 
     }
 }
 
-/// Returns how long an ACK is to wait in us, by the prediction `ato` and the round trip `srtt` (0:
-/// not known). As `tcp_send_delayed_ack()` has it.
-///
-/// `interactive`: data is expected that it can travel with, or no more segments are.
+/// Returns how long an ACK is worth to wait in us, by the prediction `ato` and the round trip `srtt` (0:
+/// not known), of which it is no more than one, or `base`. As `tcp_send_delayed_ack()` has it, whose own
+/// maxima are no less than [`INTERACTIVE_MAX_US`], and so than what may be set for a socket.
 #[inline]
-pub fn delay_us(ato: u32, base: u32, interactive: bool, srtt: u32) -> u32 {
-    if ato <= base {
+pub fn delay_us(ato: u32, base: u32, srtt: u32) -> u32 {
+    if ato <= base || srtt == 0 {
         return ato;
     }
-    let max = if interactive {
-        INTERACTIVE_MAX_US
-    } else {
-        MAX_US
-    };
-    match srtt {
-        0 => ato.min(max),
-        _ => ato.min(max).min(srtt.max(base)),
-    }
+    ato.min(srtt.max(base))
 }
 
 /// Returns the longest delay in us.

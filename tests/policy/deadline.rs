@@ -116,13 +116,16 @@ proptest! {
     /// an earlier one, it expires a tick before the one that holds.
     #[test]
     fn woken_ns__no_deadline_is_missed(
-        tick in prop::sample::select(vec![MS, 10 * MS / 3, 4 * MS, 10 * MS]),
-        begin in any::<u32>(),
+        tick in prop::sample::select(vec![MS, 3_333_333, 4 * MS, 10 * MS]),
+        // Around the tick at which what is kept of it wraps
+        wraps in 0..3_u64,
+        before in 0..5000_u64,
+        phase in 0..MS,
         starts in prop::collection::vec((0..300 * MS, 0..=WHEEL_FROM_NS), 1..50)
     ) {
         // When the timer does expire, and what the module keeps of that.
         let mut timer: Option<(u64, Woken)> = None;
-        let mut now = u64::from(begin);
+        let mut now = ((wraps + 1) * 65_536 - before) * tick + phase;
         for (pause, delay) in starts {
             now += pause;
             timer = timer.filter(|&(expiry, _)| now < expiry);

@@ -72,23 +72,18 @@ fn after_expiry_us__table() {
 
 #[test]
 fn delay_us__table() {
-    for (ato, base, interactive, srtt, want) in [
-        (40_000, 40_000, false, 50, 40_000),
-        (30_000, 40_000, false, 50, 30_000),
+    for (ato, base, srtt, want) in [
+        (40_000, 40_000, 50, 40_000),
+        (30_000, 40_000, 50, 30_000),
         // more than the base: not longer than a round trip
-        (80_000, 40_000, false, 50, 40_000),
-        (80_000, 40_000, false, 60_000, 60_000),
-        (80_000, 40_000, false, 90_000, 80_000),
-        (400_000, 40_000, true, 0, 200_000),
-        (400_000, 40_000, false, 0, 400_000),
-        (400, 100, false, 50, 100),
-        (400, 100, false, 300, 300),
+        (80_000, 40_000, 50, 40_000),
+        (80_000, 40_000, 60_000, 60_000),
+        (80_000, 40_000, 90_000, 80_000),
+        (200_000, 40_000, 0, 200_000),
+        (400, 100, 50, 100),
+        (400, 100, 300, 300),
     ] {
-        assert_eq!(
-            delay_us(ato, base, interactive, srtt),
-            want,
-            "{ato} {base} {srtt}"
-        );
+        assert_eq!(delay_us(ato, base, srtt), want, "{ato} {base} {srtt}");
     }
 }
 
@@ -133,7 +128,7 @@ proptest! {
             };
             prop_assert!(ato <= INTERACTIVE_MAX_US.max(base));
             prop_assert!(ato >= (base / 2).min(rto));
-            prop_assert!(delay_us(ato, base, interactive, gap) <= ato);
+            prop_assert!(delay_us(ato, base, gap) <= ato);
         }
     }
 
@@ -146,8 +141,8 @@ proptest! {
         let after_expiry = after_expiry_us(ato, interactive, base, rto);
         prop_assert!(!interactive || after_expiry == base);
         prop_assert!(interactive || after_expiry <= rto.min(INTERACTIVE_MAX_US));
-        let delay = delay_us(ato, base, interactive, srtt);
-        prop_assert!(delay <= ato && (ato <= base || delay <= MAX_US));
+        let delay = delay_us(ato, base, srtt);
+        prop_assert!(delay <= ato && (srtt == 0 || delay <= srtt.max(base)));
     }
 
     /// Never later than asked for, never later than what was promised already.
