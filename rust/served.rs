@@ -22,8 +22,10 @@ use super::{
         PerCpu, //
     },
     sock::{
+        jiffies,
         LockedSock,
-        LockedSockMut, //
+        LockedSockMut,
+        TICK_NS, //
     },
     sock_timer::{
         Locked,
@@ -53,6 +55,7 @@ use kernel::{
     sync::{
         atomic::{
             Atomic,
+            Relaxed,
             Release, //
         },
         rcu,
@@ -70,6 +73,24 @@ use kernel::{
 pub(super) struct Shard<B: Backend> {
     #[pin]
     list: SpinLockIrq<List<B>>,
+    /// Until this tick nobody asks for memory again, for there was none.
+    asks_from: Atomic<usize>,
+}
+
+/// For how long, then, in ticks: a tenth of a second.
+const ASKS_AFTER: usize = (100_000_000 / TICK_NS) as usize;
+
+impl<B: Backend> Shard<B> {
+    fn may_ask(&self) -> bool {
+        let since = (jiffies() as usize).wrapping_sub(self.asks_from.load(Relaxed));
+        // A tick in the past, by half of all that there are.
+        since as isize >= 0
+    }
+
+    fn has_failed(&self) {
+        let now = jiffies() as usize;
+        self.asks_from.store(now.wrapping_add(ASKS_AFTER), Relaxed);
+    }
 }
 
 /// The timers of the sockets that are served.
@@ -234,6 +255,7 @@ impl<B: Backend> Sockets<B> {
         let new = || {
             pin_init!(Shard {
                 list <- new_spinlock_irq!(List::new()),
+                asks_from: Atomic::new(jiffies() as usize),
             })
         };
         Ok(Served(self.0.fill(new)?))
@@ -250,6 +272,9 @@ impl<B: Backend> Sockets<B> {
         let Some(shard) = self.0.get(&rcu) else {
             return false;
         };
+        if !shard.may_ask() {
+            return false;
+        }
         let Some(net) = B::namespaces().get(sk.net(), &rcu) else {
             return false;
         };
@@ -260,6 +285,7 @@ impl<B: Backend> Sockets<B> {
         let home = unsafe { Home::new(*sk, net, shard) };
         // SAFETY: By the caller's promise, or they are dropped below.
         let Ok(timer) = (unsafe { SockTimer::new(*sk, home, data) }) else {
+            shard.has_failed();
             B::refused(&net);
             return false;
         };

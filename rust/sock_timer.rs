@@ -160,7 +160,8 @@ impl<B: Backend> SockTimer<B> {
                 home,
                 data,
             }? Error),
-            GFP_ATOMIC | __GFP_NOWARN,
+            // The reserves are for those who cannot do without.
+            GFP_NOWAIT | __GFP_NOWARN,
         )
     }
 
