@@ -26,6 +26,7 @@ use kernel::{
     seq_file::SeqFile,
     sync::{
         atomic::{
+            Acquire,
             Atomic,
             AtomicFlag,
             Full,
@@ -81,6 +82,19 @@ impl Net {
         }
     }
 
+    /// Returns whether somebody keeps the namespace. A socket of the kernel's may outlive that.
+    #[inline]
+    fn is_alive(&self) -> bool {
+        #[cfg(CONFIG_NET_NS)]
+        // SAFETY: By the type's invariant. As `check_net()`, which is inline.
+        return unsafe {
+            addr_of!((*self.as_ptr()).ns.__bindgen_anon_1.__ns_ref.refs.counter).read_volatile()
+                != 0
+        };
+        #[cfg(not(CONFIG_NET_NS))]
+        true
+    }
+
     /// The minimal timeout in us that the module has in this namespace.
     #[inline]
     pub(crate) fn rto_min(&self) -> &Value {
@@ -119,7 +133,7 @@ impl Net {
     }
 }
 
-/// What each network namespace has one of.
+/// What each network namespace has one of. It may be dropped in softirq.
 ///
 /// # Safety
 ///
@@ -163,8 +177,9 @@ struct Slot<T> {
 ///
 /// # Invariants
 ///
-/// Whoever has changed `is_taken` to `true` may use `ops`. Unless `id` is 0, each namespace has a
-/// [`Slot`], of that number; it has until a grace period after `id` has become 0.
+/// Whoever has changed `is_taken` to `true` may use `ops`. Unless `id` is 0, each namespace that is alive
+/// has a [`Slot`], of that number, or null while it is made; it has until a grace period after `id` has
+/// become 0, or it is not alive any more.
 pub(crate) struct PerNet<T> {
     is_taken: AtomicFlag,
     ops: Opaque<bindings::pernet_operations>,
@@ -195,48 +210,54 @@ impl<T: NetData> PerNet<T> {
     /// # Errors
     ///
     /// `EBUSY` if that has been done; `ENOMEM`; what [`NetData::new`] returns.
-    pub(crate) fn register(&'static self) -> Result<Registration<T>> {
-        if self.is_taken.xchg(true, Full) {
+    pub(crate) fn register() -> Result<Registration<T>> {
+        let this = T::pernet();
+        if this.is_taken.xchg(true, Full) {
             return Err(EBUSY);
         }
         let ops = bindings::pernet_operations {
             init: Some(Self::init),
             pre_exit: Some(Self::pre_exit),
             exit: Some(Self::exit),
-            id: self.given_id.get(),
+            id: this.given_id.get(),
             size: core::mem::size_of::<Slot<T>>(),
             ..Default::default()
         };
         // SAFETY: By the type's invariant, and `'static` keeps it in place. The functions stay until
         // the registration is dropped.
         let registered = to_result(unsafe {
-            self.ops.get().write(ops);
-            bindings::register_pernet_subsys(self.ops.get())
+            this.ops.get().write(ops);
+            bindings::register_pernet_subsys(this.ops.get())
         });
         if let Err(e) = registered {
-            self.is_taken.store(false, Release);
+            this.is_taken.store(false, Release);
             return Err(e);
         }
         // SAFETY: By the type's invariant.
-        let id = unsafe { *self.given_id.get() };
+        let id = unsafe { *this.given_id.get() };
         // INVARIANT: C has given each namespace one.
-        self.id.store(id, Release);
-        Ok(Registration(self))
+        this.id.store(id, Release);
+        Ok(Registration(this))
     }
 
     /// Looks up the data of a namespace; none if that is about to go.
     #[inline]
     pub(crate) fn get<'a>(&self, net: &'a Net, _rcu: &'a rcu::Guard) -> Option<ArcBorrow<'a, T>> {
-        // As `READ_ONCE()`: an atomic would call into C.
-        // SAFETY: It is there as long as `self`.
-        let id = unsafe { self.id.as_ptr().read_volatile() };
-        if id == 0 {
+        // Pairs with `register()`: where the number is seen, so are the slots of that number.
+        let id = self.id.load(Acquire);
+        if id == 0 || !net.is_alive() {
             return None;
         }
-        // SAFETY: By the type's invariant. What is in `live`, which `init()` has released, is there until a
+        // SAFETY: By the type's invariant, and for what is alive within this critical section does not lose
+        // its slot before the end of that. What is in `live`, which `init()` has released, is there until a
         // grace period after its removal.
         unsafe {
-            let live = addr_of!((*Self::slot(id, net.as_ptr())).live).read_volatile();
+            let slot = Self::slot(id, net.as_ptr());
+            // A namespace in the making has none yet.
+            if slot.is_null() {
+                return None;
+            }
+            let live = addr_of!((*slot).live).read_volatile();
             (!live.is_null()).then(|| ArcBorrow::from_raw(live))
         }
     }
@@ -283,7 +304,7 @@ impl<T: NetData> PerNet<T> {
             // SAFETY: `exit()` drops the table before the data, and so does an error here.
             let settings = unsafe { sysctl::Table::register(net, all) }?;
             let settings = KBox::new(settings, GFP_KERNEL_ACCOUNT)?;
-            // SAFETY: C calls this with a new namespace that nobody else knows yet.
+            // SAFETY: C calls this with a namespace whose slot is zeroed: nobody finds anything there yet.
             unsafe {
                 let slot = Self::own_slot(net);
                 // Whoever opens the file finds it.

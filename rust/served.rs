@@ -21,6 +21,7 @@ use super::{
         Filled,
         PerCpu, //
     },
+    pernet::NetData,
     sock::{
         jiffies,
         LockedSock,
@@ -55,6 +56,7 @@ use kernel::{
     sync::{
         atomic::{
             Atomic,
+            AtomicFlag,
             Relaxed,
             Release, //
         },
@@ -73,6 +75,8 @@ use kernel::{
 pub(super) struct Shard<B: Backend> {
     #[pin]
     list: SpinLockIrq<List<B>>,
+    /// Nothing is added to the list any more. Written under its lock.
+    is_closed: AtomicFlag,
     /// Until this tick nobody asks for memory again, for there was none.
     asks_from: Atomic<usize>,
 }
@@ -81,10 +85,21 @@ pub(super) struct Shard<B: Backend> {
 const ASKS_AFTER: usize = (100_000_000 / TICK_NS) as usize;
 
 impl<B: Backend> Shard<B> {
+    fn new() -> impl PinInit<Self> {
+        pin_init!(Self {
+            list <- new_spinlock_irq!(List::new()),
+            is_closed: AtomicFlag::new(false),
+            asks_from: Atomic::new(jiffies() as usize),
+        })
+    }
+
     fn may_ask(&self) -> bool {
-        let since = (jiffies() as usize).wrapping_sub(self.asks_from.load(Relaxed));
-        // A tick in the past, by half of all that there are.
-        since as isize >= 0
+        let left = self
+            .asks_from
+            .load(Relaxed)
+            .wrapping_sub(jiffies() as usize);
+        // Whatever else is in the past.
+        !(1..=ASKS_AFTER).contains(&left)
     }
 
     fn has_failed(&self) {
@@ -97,11 +112,10 @@ impl<B: Backend> Shard<B> {
 ///
 /// # Invariants
 ///
-/// From `head` on, as in any `hlist`, there are timers that [`SockTimer::release`] has not seen.
+/// From `head` on, as in any `hlist`, there are timers that [`SockTimer::release`] has not seen. The lock
+/// is held while there is a reference.
 struct List<B: Backend> {
     head: UnsafeCell<bindings::hlist_head>,
-    /// Nothing is added any more.
-    is_closed: bool,
     _timers: PhantomData<*const TimerOf<B>>,
 }
 
@@ -113,7 +127,6 @@ impl<B: Backend> List<B> {
         // INVARIANT: It is empty.
         Self {
             head: UnsafeCell::new(bindings::hlist_head { first: null_mut() }),
-            is_closed: false,
             _timers: PhantomData,
         }
     }
@@ -123,7 +136,7 @@ impl<B: Backend> List<B> {
     /// # Safety
     ///
     /// They must be in no list, and in this one no longer when they are released. The list must not move.
-    unsafe fn add(&mut self, timer: NonNull<TimerOf<B>>) {
+    unsafe fn add(&self, timer: NonNull<TimerOf<B>>) {
         // SAFETY: By the caller's promise and the type's invariant. As `hlist_add_head()`.
         // INVARIANT: By the caller's promise.
         unsafe {
@@ -143,7 +156,7 @@ impl<B: Backend> List<B> {
     /// # Safety
     ///
     /// They must be in no other list.
-    unsafe fn remove(&mut self, timer: &TimerOf<B>) {
+    unsafe fn remove(&self, timer: &TimerOf<B>) {
         // SAFETY: By the caller's promise and the type's invariant. As `hlist_del_init()`.
         unsafe {
             let links = timer.links.get();
@@ -160,7 +173,7 @@ impl<B: Backend> List<B> {
     }
 
     /// Takes the first.
-    fn pop<'a>(&mut self, _rcu: &'a rcu::Guard) -> Option<&'a TimerOf<B>> {
+    fn pop<'a>(&self, _rcu: &'a rcu::Guard) -> Option<&'a TimerOf<B>> {
         // SAFETY: By the type's invariant. They are freed a grace period after they have left the list at
         // the earliest.
         unsafe {
@@ -179,9 +192,9 @@ impl<B: Backend> List<B> {
 ///
 /// # Invariants
 ///
-/// `net` is there for as long as this is: by the socket, which keeps its namespace, or by a reference
-/// that this owns. The latter is told by the lowest bit of `shard`, which else is the address of what is
-/// there as long as the socket is served.
+/// `net` is there for as long as the socket is served: by the socket, which keeps its namespace, or by a
+/// reference that this owns. The latter is told by the lowest bit of `shard`, which else is the address of
+/// what is there as long, too.
 pub(super) struct Home<B: Backend> {
     net: NonNull<B::Net>,
     shard: *const Shard<B>,
@@ -252,13 +265,7 @@ impl<B: Backend> Sockets<B> {
     ///
     /// `ENOMEM`; `EBUSY` if they are there.
     pub(super) fn open(&'static self) -> Result<Served<B>> {
-        let new = || {
-            pin_init!(Shard {
-                list <- new_spinlock_irq!(List::new()),
-                asks_from: Atomic::new(jiffies() as usize),
-            })
-        };
-        Ok(Served(self.0.fill(new)?))
+        Ok(Served(self.0.fill(Shard::new)?))
     }
 
     /// Gives timers to a socket, if [`Backend::new`] wants that. Returns whether it has any now. Does not
@@ -272,10 +279,10 @@ impl<B: Backend> Sockets<B> {
         let Some(shard) = self.0.get(&rcu) else {
             return false;
         };
-        if !shard.may_ask() {
+        if shard.is_closed.load(Relaxed) || !shard.may_ask() {
             return false;
         }
-        let Some(net) = B::namespaces().get(sk.net(), &rcu) else {
+        let Some(net) = B::Net::pernet().get(sk.net(), &rcu) else {
             return false;
         };
         let Some(data) = B::new(*sk) else {
@@ -289,8 +296,8 @@ impl<B: Backend> Sockets<B> {
             B::refused(&net);
             return false;
         };
-        let mut list = shard.list.lock();
-        if list.is_closed {
+        let list = shard.list.lock();
+        if shard.is_closed.load(Relaxed) {
             drop(list);
             return false;
         }
@@ -334,7 +341,8 @@ impl<B: Backend> Served<B> {
     /// Gives all sockets back to the timer wheel. No socket gets timers any more. Sleeps.
     pub(super) fn leave(&self) {
         for shard in self.0.iter() {
-            shard.list.lock().is_closed = true;
+            let _list = shard.list.lock();
+            shard.is_closed.store(true, Relaxed);
         }
         for shard in self.0.iter() {
             loop {

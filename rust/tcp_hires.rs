@@ -35,7 +35,8 @@ use kernel::{
     bindings,
     error::to_result,
     prelude::*,
-    sync::rcu, //
+    sync::rcu,
+    types::ScopeGuard, //
 };
 
 /// The timers of a socket in the hands of a [`Backend`].
@@ -103,11 +104,6 @@ pub(crate) trait Backend: Sized + 'static {
 
     /// Returns the one static that knows the sockets that are served.
     fn sockets() -> &'static Sockets<Self>;
-
-    /// Returns the one static that keeps what namespaces have.
-    fn namespaces() -> &'static PerNet<Self::Net> {
-        Self::Net::pernet()
-    }
 
     /// Returns what to keep for a socket that is about to be served; none: it shall not be.
     fn new(sk: LockedSock<'_>) -> Option<Self::Data>;
@@ -358,7 +354,7 @@ impl<B: Backend> Table<B> {
         let rcu = rcu::read_lock();
         // SAFETY: By the caller's promise.
         let net = unsafe { Net::from_raw(net) };
-        B::rto_init(B::namespaces().get(net, &rcu).as_deref())
+        B::rto_init(B::Net::pernet().get(net, &rcu).as_deref())
     }
 
     /// [`Backend::coarse_rtt`].
@@ -485,23 +481,23 @@ impl<B: Backend> Registration<B> {
             rto_min_floor,
         };
         let ops = KBox::new(ops, GFP_KERNEL)?;
-        let namespaces = B::namespaces().register()?;
         // SAFETY: The functions are as C expects them. They and `ops` stay until `tcp_hires_unregister()`
         // returns, which waits for those that run.
         to_result(unsafe { bindings::tcp_hires_register(&*ops) })?;
-        // Until they are there, no socket is served.
-        match B::sockets().open() {
-            Ok(served) => Ok(Self {
-                served,
-                _namespaces: namespaces,
-                _ops: ops,
-            }),
-            Err(e) => {
-                // SAFETY: Registered above.
-                unsafe { bindings::tcp_hires_unregister() };
-                Err(e)
-            }
-        }
+        // First of all, for nothing may change if another module is there. Until the rest is, no socket is
+        // served.
+        let unregister = ScopeGuard::new(|| {
+            // SAFETY: Registered above.
+            unsafe { bindings::tcp_hires_unregister() }
+        });
+        let namespaces = PerNet::register()?;
+        let served = B::sockets().open()?;
+        unregister.dismiss();
+        Ok(Self {
+            served,
+            _namespaces: namespaces,
+            _ops: ops,
+        })
     }
 }
 

@@ -132,7 +132,7 @@ impl Drop for Freed {
 /// # Invariants
 ///
 /// `TSQF_QUEUED` is set, and this is the only one for the socket: its `tsq_node` is ours.
-#[must_use = "the socket would wait for ever"]
+#[must_use = "the socket waits until another packet is freed"]
 pub(crate) struct Throttled(Freed);
 
 /// What became of a socket that was resumed.
@@ -159,9 +159,13 @@ impl Throttled {
         let this = ManuallyDrop::new(self);
         // SAFETY: `this` is not used after that, nor dropped.
         let freed = unsafe { core::ptr::read(&this.0) };
-        let resumed = freed.send();
-        // SAFETY: By the invariant of `Freed` the socket is there. A user's socket holds its namespace as
-        // long as that.
+        freed.unqueue(0);
+        // SAFETY: By the invariant of `Freed` the socket is there.
+        let resumed = match unsafe { bindings::tcp_tsq_handler(freed.0.as_ptr()) } {
+            true => Resumed::Sent,
+            false => Resumed::Deferred,
+        };
+        // SAFETY: As above. A user's socket holds its namespace as long as it is there.
         unsafe {
             let sk = freed.0.as_ptr();
             if (*sk).__sk_common.skc_net_refcnt() != 0 {
@@ -172,26 +176,21 @@ impl Throttled {
 }
 
 impl Freed {
-    /// Lets a socket send that is `TSQF_QUEUED`.
-    fn send(&self) -> Resumed {
+    /// Changes the flags of the socket from `QUEUED` to `flags`.
+    fn unqueue(&self, to: usize) {
         const QUEUED: usize = bindings::tsq_flags_TSQF_QUEUED as usize;
         let mut flags = self.flags().load(Relaxed);
-        while let Err(now) = self.flags().cmpxchg(flags, flags & !QUEUED, Full) {
+        while let Err(now) = self.flags().cmpxchg(flags, flags & !QUEUED | to, Full) {
             flags = now;
-        }
-        // SAFETY: By the type's invariant the socket is there.
-        match unsafe { bindings::tcp_tsq_handler(self.0.as_ptr()) } {
-            true => Resumed::Sent,
-            false => Resumed::Deferred,
         }
     }
 }
 
 impl Drop for Throttled {
-    /// Should not happen: whoever has it resumes it.
+    /// Should not happen: whoever has it resumes it. The next packet that is freed does.
     fn drop(&mut self) {
         kernel::warn_on!(true);
-        self.0.send();
+        self.0.unqueue(bindings::tsq_flags_TSQF_THROTTLED as usize);
     }
 }
 

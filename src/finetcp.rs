@@ -36,8 +36,8 @@ module! {
 const MAX_FLOOR: i32 = 200_000;
 
 /// The module while it is loaded. The order of the fields is that of their drop: first the sockets go
-/// back to the timer wheel, and nobody calls us any more; then those that wait are resumed; then go
-/// settings and counters.
+/// back to the timer wheel, and with the last of them settings and counters; then those sockets are resumed
+/// that wait for their queues.
 struct FineTcp {
     _receivers: receiver::Open,
     _backend: ext::tcp_hires::Registration<timer::HiresTimers>,

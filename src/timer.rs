@@ -722,7 +722,7 @@ fn restarted(sk: LockedSockMut<'_>, timer: LockedTimer<'_>, now: u64, delay: u64
 fn fresh(sk: LockedSockMut<'_>, timer: LockedTimer<'_>, now: u64, delay: u64) -> u64 {
     let delay = stretched(timer, delay);
     if timer.data().minimum.get().is_shorter()
-        && delay >= u64::from(sk.rto_ticks()) * TICK_NS
+        && delay >= ns(ticks_to_us(sk.rto_ticks()))
         && !sk.has_backed_off()
     {
         sk.set_early_wait(Wait::Until((now.saturating_add(delay) / 1000) as u32));
