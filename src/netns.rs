@@ -164,7 +164,7 @@ unsafe impl NetData for Namespace {
 
     fn new(net: &Net) -> Result<Arc<Self>> {
         let new = Self {
-            stats: Stats::new(),
+            stats: Stats::new()?,
             settings: SETTINGS
                 .each_ref()
                 .map(|setting| Value::new(setting.default)),

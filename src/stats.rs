@@ -3,7 +3,11 @@
 //! Counters: `/proc/net/finetcp_stat`.
 
 use kernel::{
-    cpu::CpuId,
+    cpu::{
+        nr_cpu_ids,
+        CpuId, //
+    },
+    prelude::*,
     seq_file::{
         seq_print,
         SeqFile, //
@@ -69,24 +73,28 @@ counters! {
     ExtraRunYields,
 }
 
-/// Rows of counters, so that CPUs do not fight for a cache line.
-const ROWS: usize = 16;
-
-/// One row, in cache lines of its own.
+/// The counters of one CPU, in cache lines of their own.
 #[repr(align(64))]
 struct Row([Atomic<u64>; NAMES.len()]);
 
-/// The counters of one network namespace.
+/// The counters of one network namespace, a row for each CPU.
 pub(crate) struct Stats {
-    rows: [Row; ROWS],
+    rows: KVec<Row>,
 }
 
 impl Stats {
-    /// Makes counters that stand at zero.
-    pub(crate) const fn new() -> Self {
-        Self {
-            rows: [const { Row([const { Atomic::new(0) }; NAMES.len()]) }; ROWS],
+    /// Makes counters that stand at zero. Sleeps.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`.
+    pub(crate) fn new() -> Result<Self> {
+        let mut rows = KVec::with_capacity(nr_cpu_ids() as usize, GFP_KERNEL_ACCOUNT)?;
+        for _ in 0..nr_cpu_ids() {
+            let row = Row([const { Atomic::new(0) }; NAMES.len()]);
+            rows.push(row, GFP_KERNEL_ACCOUNT)?;
         }
+        Ok(Self { rows })
     }
 
     /// Counts one event. Callable in any context.
@@ -99,8 +107,9 @@ impl Stats {
     #[inline]
     pub(crate) fn add(&self, counter: Counter, n: u32) {
         // Any row will do, so it does not matter if we are moved to another CPU.
-        let row = CpuId::current().as_u32() as usize % ROWS;
-        self.rows[row].0[counter as usize].add(n.into(), Relaxed);
+        if let Some(row) = self.rows.get(CpuId::current().as_u32() as usize) {
+            row.0[counter as usize].add(n.into(), Relaxed);
+        }
     }
 
     fn sum(&self, counter: usize) -> u64 {
