@@ -266,10 +266,10 @@ impl<T: NetData> PerNet<T> {
     ///
     /// # Safety
     ///
-    /// `net` must be valid, and have a slot of that number.
+    /// `net` must be valid, and have a slot of that number; this must be called within an RCU read-side
+    /// critical section.
     #[inline]
     unsafe fn slot(id: u32, net: *mut bindings::net) -> *mut Slot<T> {
-        let _guard = rcu::read_lock();
         // SAFETY: By the caller's promise. C has allocated `Slot<T>`, zeroed. As `net_generic()` does,
         // which is inline: what `gen` leads to is an array of pointers.
         unsafe {
@@ -284,7 +284,8 @@ impl<T: NetData> PerNet<T> {
     ///
     /// This must be called by C as one of `ops`, or for the file, with that namespace.
     unsafe fn own_slot(net: *mut bindings::net) -> *mut Slot<T> {
-        // SAFETY: By the caller's promise, C has written the number, and allocated the slot.
+        let _rcu = rcu::read_lock();
+        // SAFETY: By the caller's promise, C has written the number, and allocated the slot, which stays.
         unsafe { Self::slot(*T::pernet().given_id.get(), net) }
     }
 

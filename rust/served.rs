@@ -33,11 +33,7 @@ use super::{
         SockTimer,
         Which, //
     },
-    tcp_hires::{
-        Backend,
-        LockedTimerOf,
-        TimerOf, //
-    },
+    tcp_hires::Backend,
 };
 use core::{
     cell::UnsafeCell,
@@ -116,7 +112,7 @@ impl<B: Backend> Shard<B> {
 /// is held while there is a reference.
 struct List<B: Backend> {
     head: UnsafeCell<bindings::hlist_head>,
-    _timers: PhantomData<*const TimerOf<B>>,
+    _timers: PhantomData<*const SockTimer<B>>,
 }
 
 // SAFETY: The timers may be used anywhere.
@@ -136,7 +132,7 @@ impl<B: Backend> List<B> {
     /// # Safety
     ///
     /// They must be in no list, and in this one no longer when they are released. The list must not move.
-    unsafe fn add(&self, timer: NonNull<TimerOf<B>>) {
+    unsafe fn add(&self, timer: NonNull<SockTimer<B>>) {
         // SAFETY: By the caller's promise and the type's invariant. As `hlist_add_head()`.
         // INVARIANT: By the caller's promise.
         unsafe {
@@ -156,7 +152,7 @@ impl<B: Backend> List<B> {
     /// # Safety
     ///
     /// They must be in no other list.
-    unsafe fn remove(&self, timer: &TimerOf<B>) {
+    unsafe fn remove(&self, timer: &SockTimer<B>) {
         // SAFETY: By the caller's promise and the type's invariant. As `hlist_del_init()`.
         unsafe {
             let links = timer.links.get();
@@ -173,7 +169,7 @@ impl<B: Backend> List<B> {
     }
 
     /// Takes the first.
-    fn pop<'a>(&self, _rcu: &'a rcu::Guard) -> Option<&'a TimerOf<B>> {
+    fn pop<'a>(&self, _rcu: &'a rcu::Guard) -> Option<&'a SockTimer<B>> {
         // SAFETY: By the type's invariant. They are freed a grace period after they have left the list at
         // the earliest.
         unsafe {
@@ -181,7 +177,7 @@ impl<B: Backend> List<B> {
             if links.is_null() {
                 return None;
             }
-            let timer = &*kernel::container_of!(links, TimerOf<B>, links);
+            let timer = &*kernel::container_of!(links, SockTimer<B>, links);
             self.remove(timer);
             Some(timer)
         }
@@ -205,8 +201,7 @@ impl<B: Backend> Home<B> {
     ///
     /// # Safety
     ///
-    /// It must be dropped before the socket is freed, or, if nobody uses it any more, later. It must not be
-    /// used when `shard` is gone.
+    /// It must not be used, but to drop it, when the socket is not served any more.
     unsafe fn new(sk: LockedSock<'_>, net: ArcBorrow<'_, B::Net>, shard: &Shard<B>) -> Self {
         let shard = core::ptr::from_ref(shard);
         // INVARIANT: By the caller's promise; a reference that is not the socket's is ours.
@@ -288,7 +283,7 @@ impl<B: Backend> Sockets<B> {
         let Some(data) = B::new(*sk) else {
             return false;
         };
-        // SAFETY: By the caller's promise. The list is there as long as a socket is served.
+        // SAFETY: It is kept in timers, which are used as long as the socket is served: then the list is there.
         let home = unsafe { Home::new(*sk, net, shard) };
         // SAFETY: By the caller's promise, or they are dropped below.
         let Ok(timer) = (unsafe { SockTimer::new(*sk, home, data) }) else {
@@ -395,7 +390,7 @@ unsafe fn detach<B: Backend>(sk: LockedSockMut<'_>) {
     // SAFETY: By the caller's promise. Who has found the timers without the lock has them for a grace period.
     unsafe {
         let slot = slot(sk.as_ptr());
-        let timer: NonNull<TimerOf<B>> = NonNull::new_unchecked(slot.read().cast());
+        let timer: NonNull<SockTimer<B>> = NonNull::new_unchecked(slot.read().cast());
         slot.write_volatile(null_mut());
         SockTimer::release(timer);
     }
@@ -416,11 +411,11 @@ unsafe fn slot(sk: *mut bindings::sock) -> *mut *mut c_void {
 /// # Safety
 ///
 /// `sk` must point to a full TCP socket, and `'a` lie within an RCU read-side critical section.
-pub(super) unsafe fn unlocked<'a, B: Backend>(sk: *mut bindings::sock) -> Option<&'a TimerOf<B>> {
+pub(super) unsafe fn unlocked<'a, B: Backend>(sk: *mut bindings::sock) -> Option<&'a SockTimer<B>> {
     // SAFETY: By the caller's promise. The pointer is null or comes from `attach()`, whose release pairs
     // with this, as `rcu_dereference()`; what `detach()` takes away is dropped after a grace period.
     unsafe {
-        let timer: *const TimerOf<B> = slot(sk).read_volatile().cast_const().cast();
+        let timer: *const SockTimer<B> = slot(sk).read_volatile().cast_const().cast();
         timer.as_ref()
     }
 }
@@ -432,7 +427,7 @@ pub(super) unsafe fn unlocked<'a, B: Backend>(sk: *mut bindings::sock) -> Option
 /// `sk` must point to a full TCP socket that is served by `B`, and that the current context has locked
 /// during `'a`.
 #[inline]
-pub(super) unsafe fn locked<'a, B: Backend>(sk: *mut bindings::sock) -> LockedTimerOf<'a, B> {
+pub(super) unsafe fn locked<'a, B: Backend>(sk: *mut bindings::sock) -> Locked<'a, B> {
     // SAFETY: By the caller's promise. The pointer comes from `attach()`, and `detach()` takes it away
     // under the socket's lock.
     unsafe { Locked::new(&*slot(sk).read().cast_const().cast()) }

@@ -131,8 +131,8 @@ pub(crate) struct SockTimer<B: Backend> {
 // `u64`.
 unsafe impl<B: Backend> Send for SockTimer<B> {}
 // SAFETY: As above; `links` is guarded by the lock of the list, `rcu` is used once, by `release()`, `data`
-// only by who has the socket locked, and `deadlines` with volatile accesses. Those race only with who looks without the lock to tell a user
-// what is left; on 32 bits that may be half of a change.
+// only by who has the socket locked, and `deadlines` with volatile accesses. Those race only with who looks
+// without the lock to tell a user what is left; on 32 bits that may be half of a change.
 unsafe impl<B: Backend> Sync for SockTimer<B> {}
 
 impl<B: Backend> SockTimer<B> {

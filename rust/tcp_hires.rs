@@ -39,12 +39,6 @@ use kernel::{
     types::ScopeGuard, //
 };
 
-/// The timers of a socket in the hands of a [`Backend`].
-pub(crate) type TimerOf<B> = SockTimer<B>;
-
-/// Those of a socket that is locked.
-pub(crate) type LockedTimerOf<'a, B> = Locked<'a, B>;
-
 /// What a timer runs for (`ICSK_TIME_*`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Event {
@@ -109,72 +103,67 @@ pub(crate) trait Backend: Sized + 'static {
     fn new(sk: LockedSock<'_>) -> Option<Self::Data>;
 
     /// The socket has got its timers.
-    fn attached(sk: LockedSockMut<'_>, timer: LockedTimerOf<'_, Self>);
+    fn attached(sk: LockedSockMut<'_>, timer: Locked<'_, Self>);
 
     /// A socket has not, for there was no memory.
     fn refused(net: &Self::Net);
 
     /// The module is about to leave, and the socket's timers are disarmed: gives the events that are
     /// pending to the timer wheel.
-    fn leave(sk: LockedSockMut<'_>, timer: LockedTimerOf<'_, Self>);
+    fn leave(sk: LockedSockMut<'_>, timer: Locked<'_, Self>);
 
     /// Runs the timer for `event`, `delay` ns after `now`, which is a moment ago, or later. Returns
     /// the ns from `now` to the deadline; none where the wheel shall do it.
     fn start(
         sk: LockedSockMut<'_>,
-        timer: LockedTimerOf<'_, Self>,
+        timer: Locked<'_, Self>,
         event: Event,
         now: u64,
         delay: u64,
     ) -> Option<u64>;
 
     /// A segment with data has arrived, and an ACK is scheduled.
-    fn data_received(sk: LockedSockMut<'_>, timer: LockedTimerOf<'_, Self>);
+    fn data_received(sk: LockedSockMut<'_>, timer: Locked<'_, Self>);
 
     /// Runs the timer of a delayed ACK, by way of [`LockedSock::set_ack_delayed`].
-    fn delay_ack(sk: LockedSockMut<'_>, timer: LockedTimerOf<'_, Self>) -> Ack;
+    fn delay_ack(sk: LockedSockMut<'_>, timer: Locked<'_, Self>) -> Ack;
 
     /// Returns how long an ACK is delayed, in us, for who only wants to know.
-    fn ato(sk: LockedSock<'_>, timer: LockedTimerOf<'_, Self>) -> u32;
+    fn ato(sk: LockedSock<'_>, timer: Locked<'_, Self>) -> u32;
 
     /// Compares the deadline with the clock, and arms the timer for what is left.
-    fn check(sk: LockedSockMut<'_>, timer: LockedTimerOf<'_, Self>, which: Which) -> State;
+    fn check(sk: LockedSockMut<'_>, timer: Locked<'_, Self>, which: Which) -> State;
 
     /// Returns the ns to the deadline, negative if it has passed; none if the wheel has it. The socket
     /// may not be locked.
-    fn left(timer: &TimerOf<Self>, which: Which) -> Option<i64>;
+    fn left(timer: &SockTimer<Self>, which: Which) -> Option<i64>;
 
     /// Forgets both deadlines, and cancels the timers unless their callbacks are running.
-    fn stop(timer: LockedTimerOf<'_, Self>);
+    fn stop(timer: Locked<'_, Self>);
 
     /// Returns the round-trip time in us to believe in where time stamps in ms say `rtt` us.
-    fn coarse_rtt(sk: LockedSockMut<'_>, timer: LockedTimerOf<'_, Self>, rtt: u32) -> u32;
+    fn coarse_rtt(sk: LockedSockMut<'_>, timer: Locked<'_, Self>, rtt: u32) -> u32;
 
     /// Returns the retransmission timeout in us, backed off.
-    fn rto(sk: LockedSockMut<'_>, timer: LockedTimerOf<'_, Self>) -> u32;
+    fn rto(sk: LockedSockMut<'_>, timer: Locked<'_, Self>) -> u32;
 
     /// Returns what a reordering timer waits on top of its window, or a loss probe on top of two round
     /// trips, in us; none: as the kernel has it. `is_alone`: a probe of a single segment, whose ACK may be
     /// delayed.
-    fn slack(sk: LockedSockMut<'_>, timer: LockedTimerOf<'_, Self>, is_alone: bool) -> Option<u32>;
+    fn slack(sk: LockedSockMut<'_>, timer: Locked<'_, Self>, is_alone: bool) -> Option<u32>;
 
     /// Returns what [`Self::rto`] would, for who only wants to know.
-    fn rto_info(sk: LockedSock<'_>, timer: LockedTimerOf<'_, Self>) -> u32;
+    fn rto_info(sk: LockedSock<'_>, timer: Locked<'_, Self>) -> u32;
 
     /// A timeout has passed. The kernel's own takes `ticks`; the oldest segment was sent at `sent` us of
     /// `CLOCK_MONOTONIC`, 0 if there is none.
-    fn timeout(
-        sk: LockedSockMut<'_>,
-        timer: LockedTimerOf<'_, Self>,
-        sent: u64,
-        ticks: u32,
-    ) -> Passed;
+    fn timeout(sk: LockedSockMut<'_>, timer: Locked<'_, Self>, sent: u64, ticks: u32) -> Passed;
 
     /// Returns the timeout of a SYN or SYN-ACK in us. `net`: none, if the namespace is about to go.
     fn rto_init(net: Option<&Self::Net>) -> u32;
 
     /// The round trip has been sampled. `is_round`: since the last time that this was so, one is over.
-    fn sampled(sk: LockedSockMut<'_>, timer: LockedTimerOf<'_, Self>, is_round: bool);
+    fn sampled(sk: LockedSockMut<'_>, timer: Locked<'_, Self>, is_round: bool);
 
     /// A packet has been freed whose socket seems to wait for that. Callable in any context, the socket
     /// is not locked.

@@ -157,9 +157,9 @@ impl Throttled {
     /// Context: softirq.
     pub(crate) fn resume(self, f: impl FnOnce(&Net, Resumed)) {
         let this = ManuallyDrop::new(self);
+        this.unqueue(0);
         // SAFETY: `this` is not used after that, nor dropped.
         let freed = unsafe { core::ptr::read(&this.0) };
-        freed.unqueue(0);
         // SAFETY: By the invariant of `Freed` the socket is there.
         let resumed = match unsafe { bindings::tcp_tsq_handler(freed.0.as_ptr()) } {
             true => Resumed::Sent,
@@ -173,14 +173,12 @@ impl Throttled {
             }
         }
     }
-}
 
-impl Freed {
-    /// Changes the flags of the socket from `QUEUED` to `flags`.
-    fn unqueue(&self, to: usize) {
+    /// Clears `TSQF_QUEUED`, and sets the flags `set` with that.
+    fn unqueue(&self, set: usize) {
         const QUEUED: usize = bindings::tsq_flags_TSQF_QUEUED as usize;
-        let mut flags = self.flags().load(Relaxed);
-        while let Err(now) = self.flags().cmpxchg(flags, flags & !QUEUED | to, Full) {
+        let mut flags = self.0.flags().load(Relaxed);
+        while let Err(now) = self.0.flags().cmpxchg(flags, flags & !QUEUED | set, Full) {
             flags = now;
         }
     }
@@ -190,7 +188,7 @@ impl Drop for Throttled {
     /// Should not happen: whoever has it resumes it. The next packet that is freed does.
     fn drop(&mut self) {
         kernel::warn_on!(true);
-        self.0.unqueue(bindings::tsq_flags_TSQF_THROTTLED as usize);
+        self.unqueue(bindings::tsq_flags_TSQF_THROTTLED as usize);
     }
 }
 

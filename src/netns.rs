@@ -170,12 +170,14 @@ unsafe impl NetData for Namespace {
                 .map(|setting| Value::new(setting.default)),
             limit_before: net.limit_output_bytes().get(),
         };
-        net.rto_min().set(net.kernel_rto_min().get());
         Ok(Arc::new(new, GFP_KERNEL_ACCOUNT)?)
     }
 
     fn leave(&self, net: &Net) {
-        if net.rto_min().get() != net.kernel_rto_min().get() {
+        // So it begins as the kernel's own, whichever module comes next.
+        let rto_min = net.kernel_rto_min().get();
+        if net.rto_min().get() != rto_min {
+            net.rto_min().set(rto_min);
             RTO_MIN_GIVEN_BACK.add(1, Relaxed);
         }
         let limit = net.limit_output_bytes();

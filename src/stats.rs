@@ -77,9 +77,9 @@ counters! {
 #[repr(align(64))]
 struct Row([Atomic<u64>; NAMES.len()]);
 
-/// The counters of one network namespace, a row for each CPU.
+/// The counters of one network namespace, a row for each CPU: with hundreds of them, several pages.
 pub(crate) struct Stats {
-    rows: KVec<Row>,
+    rows: KVVec<Row>,
 }
 
 impl Stats {
@@ -89,7 +89,7 @@ impl Stats {
     ///
     /// `ENOMEM`.
     pub(crate) fn new() -> Result<Self> {
-        let mut rows = KVec::with_capacity(nr_cpu_ids() as usize, GFP_KERNEL_ACCOUNT)?;
+        let mut rows = KVVec::with_capacity(nr_cpu_ids() as usize, GFP_KERNEL_ACCOUNT)?;
         for _ in 0..nr_cpu_ids() {
             let row = Row([const { Atomic::new(0) }; NAMES.len()]);
             rows.push(row, GFP_KERNEL_ACCOUNT)?;

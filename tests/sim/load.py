@@ -9,6 +9,7 @@ import os
 import socket
 import subprocess
 import sys
+import tempfile
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.realpath(__file__)), ".."))
 from lab import (TICK, case, check_waits, insmod, main, near, rmmod, run, sleep_us, waits,  # noqa: E402
@@ -127,6 +128,41 @@ def rto_min_floor__refused(_, value):
     assert not os.path.exists("/sys/module/finetcp")
     # insmod itself says what kind of error it was
     assert "Invalid parameters" in refused.stderr or "out of range" in refused.stderr, refused.stderr
+
+
+@case
+def another_module__changes_nothing(lab):
+    """What serves the timers already stays, with its settings: a copy of another name is refused"""
+    insmod()
+    lab.sysctl("a", tcp_rto_min=RTO_MIN)
+    with open("/proc/sys/net/ipv4/tcp_rto_min", "w", encoding="ascii") as f:
+        f.write(str(RTO_MIN))       # the first namespace, in which a module begins
+    with open(os.environ["FINETCP_KO"], "rb") as f:
+        image = f.read()
+    assert b"\0finetcp\0" in image
+    with tempfile.NamedTemporaryFile(suffix=".ko") as copy:
+        copy.write(image.replace(b"\0finetcp\0", b"\0another\0"))
+        copy.flush()
+        refused = subprocess.run(["insmod", copy.name], stderr=subprocess.PIPE, text=True, check=False)
+    assert refused.returncode and "busy" in refused.stderr, refused
+    assert "another module serves TCP's timers" in run("dmesg")
+    with open("/proc/sys/net/ipv4/tcp_rto_min", encoding="ascii") as f:
+        assert f.read() == f"{RTO_MIN}\n"
+    assert lab.read("a", "tcp_rto_min") == str(RTO_MIN)
+    with lab.connect() as c:
+        near("RTO", c.info()[0], RTO_MIN + c.info()[1], 100)
+    rmmod()
+
+
+@case
+def insmod__begins_as_stock(lab):
+    """Whatever a module had set before: also for what looks while the next one is loaded"""
+    insmod()
+    lab.sysctl("a", tcp_rto_min=200)
+    rmmod()
+    insmod()
+    assert [lab.read("a", name) for name in ("tcp_rto_min", "tcp_rto_min_us")] == ["200000"] * 2
+    rmmod()
 
 
 @case(1, 200, 200000)
