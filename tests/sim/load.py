@@ -140,11 +140,12 @@ def another_module__changes_nothing(lab):
     with open(os.environ["FINETCP_KO"], "rb") as f:
         image = f.read()
     assert b"\0finetcp\0" in image
-    with tempfile.NamedTemporaryFile(suffix=".ko") as copy:
-        copy.write(image.replace(b"\0finetcp\0", b"\0another\0"))
-        copy.flush()
-        refused = subprocess.run(["insmod", copy.name], stderr=subprocess.PIPE, text=True, check=False)
-    assert refused.returncode and "busy" in refused.stderr, refused
+    with tempfile.TemporaryDirectory() as directory:
+        copy = f"{directory}/another.ko"
+        with open(copy, "wb") as f:
+            f.write(image.replace(b"\0finetcp\0", b"\0another\0"))
+        refused = subprocess.run(["insmod", copy], stderr=subprocess.PIPE, text=True, check=False)
+    assert "Device or resource busy" in refused.stderr, refused
     assert "another module serves TCP's timers" in run("dmesg")
     with open("/proc/sys/net/ipv4/tcp_rto_min", encoding="ascii") as f:
         assert f.read() == f"{RTO_MIN}\n"
